@@ -1,0 +1,91 @@
+"""Gymnasium ids for the scripts' `--env-id benchmark.envs:ID`; importing this module registers them.
+
+MinAtar/Asterix-v1, Breakout, Freeway, Seaquest, SpaceInvaders: MinAtar's games with their minimal action sets (Young & Tian
+2019, arXiv 1903.03176), binary images with the channels first.
+envpool/Acrobot-v1, …: every envpool task under its own name ("phys2d/X-v0" is envpool/phys2d-X-v0), as a vector environment.
+Atari/Breakout-v5, …: envpool's Atari games as in "NoFrameskip-v4": 84x84 grey images, 4 stacked, 4 frames a step, up to 30
+no-ops, no sticky actions; rewards are unclipped, an episode is a whole game, `info["lives"]` tells the lives left.
+"""
+
+from functools import partial
+from typing import Any, ClassVar
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space
+
+MINATAR_GAMES = {
+    "Asterix": "asterix",
+    "Breakout": "breakout",
+    "Freeway": "freeway",
+    "Seaquest": "seaquest",
+    "SpaceInvaders": "space_invaders",
+}
+ATARI_OPTIONS = {"episodic_life": False, "reward_clip": False, "repeat_action_probability": 0.0}
+
+
+def make_minatar(game: str, render_mode: str | None = None, **kwargs) -> gym.Env:
+    """A MinAtar game with observations of shape (channels, 10, 10), dtype bool."""
+    from minatar.gym import BaseEnv
+
+    env = BaseEnv(game, render_mode=render_mode, use_minimal_action_set=True, **kwargs)
+    height, width, channels = env.observation_space.shape
+    space = gym.spaces.Box(0, 1, (channels, height, width), dtype=np.bool_)
+    return gym.wrappers.TransformObservation(env, partial(np.moveaxis, source=-1, destination=0), space)
+
+
+class EnvPool(VectorEnv):
+    """An envpool task as a Gymnasium vector environment.
+
+    envpool fixes its seed at construction, so `reset(seed=...)` builds the pool anew.
+    """
+
+    metadata: ClassVar = {"autoreset_mode": AutoresetMode.NEXT_STEP, "render_modes": []}
+
+    def __init__(self, task: str, num_envs: int = 1, **kwargs: Any):
+        import envpool
+
+        spec = envpool.make_spec(task, num_envs=num_envs, **kwargs)
+        self.num_envs = num_envs
+        self.single_observation_space = spec.gymnasium_observation_space
+        self.single_action_space = spec.gymnasium_action_space
+        self.observation_space = batch_space(self.single_observation_space, num_envs)
+        self.action_space = batch_space(self.single_action_space, num_envs)
+        self._make_pool = partial(envpool.make, task, env_type="gymnasium", num_envs=num_envs, **kwargs)
+        self._pool = None
+
+    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[np.ndarray, dict]:
+        """Reset all environments; without a seed, the running pool goes on with its own random numbers."""
+        super().reset(seed=seed)
+        if self._pool is None or seed is not None:
+            self.close_extras()
+            pool_seed = int(self.np_random.integers(2**31)) if seed is None else seed
+            self._pool = self._make_pool(seed=pool_seed)
+        return self._pool.reset()
+
+    def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict]:
+        """Step all environments."""
+        return self._pool.step(np.asarray(actions))
+
+    def close_extras(self, **kwargs: Any) -> None:
+        """Stop the pool's threads."""
+        if self._pool is not None:
+            self._pool.close()
+
+
+def register_all() -> None:
+    """Register every id of the module docstring whose package is installed."""
+    for name, game in MINATAR_GAMES.items():
+        gym.register(f"MinAtar/{name}-v1", make_minatar, kwargs={"game": game})
+    try:
+        from envpool.registration import registry
+    except ImportError:
+        return
+    for task, (module, *_) in registry.specs.items():
+        gym.register(f"envpool/{task.replace('/', '-')}", vector_entry_point=partial(EnvPool, task))
+        if module.startswith("envpool.atari"):
+            gym.register(f"Atari/{task}", vector_entry_point=partial(EnvPool, task), kwargs=ATARI_OPTIONS)
+
+
+register_all()

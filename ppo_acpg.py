@@ -1,0 +1,500 @@
+"""PPO (Schulman et al. 2017, arXiv 1707.06347); --etf-head freezes its action layer to a simplex ETF (arXiv 2509.02737)."""
+
+import importlib.util
+import json
+import math
+import os
+import re
+import sys
+import time
+from collections import deque
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Literal, NamedTuple, NoReturn
+
+import gymnasium as gym
+import numpy as np
+import torch
+import tyro
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.wrappers.vector import FlattenObservation, RecordEpisodeStatistics, RecordVideo
+from torch import Tensor, nn
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
+
+
+@dataclass
+class Args:
+    seed: int = 1  # of the environments, the weights, the frame and the sampled actions
+    cuda: bool = False  # train on the GPU (the MLP is faster on the CPU)
+    num_threads: int = 1  # CPU threads of torch (more slow the MLP down)
+    compile: bool = False  # compile the loss: needs a C compiler, pays off after about 100k steps
+    track: bool = False  # log to Weights & Biases too (pip install wandb; WANDB_PROJECT, WANDB_ENTITY, WANDB_MODE apply)
+    runs_dir: str = "runs"  # where the run's own directory is made
+    save_model: bool = False  # write the trained agent to agent.pt in the run's directory
+    checkpoint_every: int = 50  # iterations between checkpoints
+    resume: str | None = None  # go on from this checkpoint.pt, in its directory and with its flags; flags given here override
+    evaluate: str | None = None  # do not train: play the agent of this agent.pt or checkpoint.pt greedily
+    eval_episodes: int = 10  # episodes that --evaluate plays
+    capture_video: bool = False  # with --evaluate: film the episodes (pip install moviepy)
+    collapse_every: int = 10  # iterations between measurements of action collapse
+    collapse_center: Literal["actions", "states"] = "actions"  # centre on the mean of the means, or of all states (paper)
+
+    # Algorithm (CleanRL's names and defaults)
+    env_id: str = "CartPole-v1"  # any Gymnasium id with discrete actions; `module:Id` imports module first
+    total_timesteps: int = 500_000  # environment steps of the whole run; those that only reset are not counted
+    learning_rate: float = 2.5e-4  # of Adam
+    num_envs: int = 4  # parallel environments
+    num_steps: int = 128  # steps per environment and rollout
+    anneal_lr: bool = True  # anneal the learning rate linearly to zero
+    gamma: float = 0.99  # discount factor
+    gae_lambda: float = 0.95  # lambda of generalized advantage estimation
+    num_minibatches: int = 4  # minibatches per epoch
+    update_epochs: int = 4  # epochs per rollout
+    clip_coef: float = 0.2  # clip the probability ratio to 1 +- this, and the change of a value likewise
+    ent_coef: float = 0.01  # coefficient of the entropy bonus
+    vf_coef: float = 0.5  # coefficient of the value loss
+    max_grad_norm: float = 0.5  # clip the gradient's norm to this
+    epsilon: float = 0.0  # act by (1 - epsilon) softmax + epsilon / K, and learn with that mixture's log-probabilities
+
+    # Network and head
+    backbone: Literal["auto", "mlp", "cnn"] = "auto"  # auto: cnn for images (3-D observations), mlp for all else
+    hidden_size: int | None = None  # width d of the activations (mlp 64, images up to 16x16 128, larger 512)
+    feature_activation: Literal["tanh", "linear", "relu"] = "tanh"  # before the head; relu (CleanRL for images) fits no frame
+    feature_norm: float = 0.0  # sqrt(E_H): project the activations onto the ball of this radius (0: unbounded)
+    head_std: float = 0.01  # initial standard deviation (orthogonal gain) of the learned head
+    etf_head: bool = False  # replace the learned head by a frozen simplex ETF
+    etf_scale: float = 2.0  # sqrt(E_W): norm of the frame's rows
+    head_frame: Literal["simplex", "random", "orthogonal"] = "simplex"  # control: another frame of the same norm
+    head_trainable: bool = False  # control: only start at the frame, then learn
+
+
+# ALGO LOGIC: the head and the agent
+def simplex_etf(num_actions: int, feature_dim: int, generator: torch.Generator) -> Tensor:
+    """Randomly rotated simplex equiangular tight frame (num_actions, feature_dim) (arXiv 2509.02737, Eq. 3): rows of norm 1
+    that sum to zero, with pairwise cosine -1/(K-1). Where the paper rotates K centred axes, this rotates a basis of their
+    (K-1)-dimensional span. Raises ValueError if feature_dim < num_actions - 1: there is none."""
+    K, d = num_actions, feature_dim
+    if d < K - 1:
+        raise ValueError(f"a simplex ETF of {K} actions needs feature_dim >= {K - 1}, not {d}")
+    basis = torch.linalg.qr(torch.cat([torch.ones(K, 1), torch.eye(K, K - 1)], dim=1).double()).Q[:, 1:]
+    rotation = nn.init.orthogonal_(torch.empty(d, K - 1, dtype=torch.float64), generator=generator)
+    return (math.sqrt(K / (K - 1)) * basis @ rotation.T).float()
+
+
+def layer_init(layer: nn.Module, std: float = math.sqrt(2), bias_const: float = 0.0) -> nn.Module:
+    """Orthogonal weights of gain `std` and constant biases."""
+    nn.init.orthogonal_(layer.weight, std)
+    nn.init.constant_(layer.bias, bias_const)
+    return layer
+
+
+def make_head(num_actions: int, feature_dim: int, args) -> nn.Linear:
+    """The action selection layer W h: CleanRL's, learned and with a bias, or a frame with rows of norm `etf_scale`. A frozen
+    frame is a buffer, so that no optimizer sees it. Raises ValueError if feature_dim is too small for the frame."""
+    if not args.etf_head:
+        return layer_init(nn.Linear(feature_dim, num_actions), std=args.head_std)
+    generator = torch.Generator().manual_seed(args.seed)
+    if args.head_frame == "simplex":
+        frame = simplex_etf(num_actions, feature_dim, generator)
+    elif args.head_frame == "random":
+        frame = nn.functional.normalize(torch.randn(num_actions, feature_dim, generator=generator))
+    elif feature_dim >= num_actions:
+        frame = nn.init.orthogonal_(torch.empty(num_actions, feature_dim), generator=generator)
+    else:
+        raise ValueError(f"{num_actions} orthogonal rows need feature_dim >= {num_actions}, not {feature_dim}")
+    head = nn.Linear(feature_dim, num_actions, bias=False)
+    head.weight = nn.Parameter(args.etf_scale * frame)
+    if not args.head_trainable:
+        del head.weight
+        head.register_buffer("weight", args.etf_scale * frame)
+    return head
+
+
+class Backbone(nn.Module):
+    """Observations (batch, *shape) -> activations h (batch, d). Vectors: CleanRL's MLP. Images up to 16x16: the network of
+    Young & Tian 2019 (arXiv 1903.03176); larger: of Mnih et al. 2015. An image's channels are its first or last axis."""
+
+    def __init__(self, shape: tuple[int, ...], cnn: bool, args):
+        super().__init__()
+        self.channels_last = cnn and shape[2] < shape[0]
+        self.feature_norm = args.feature_norm
+        image = (shape[2], shape[0], shape[1]) if self.channels_last else shape
+        small = cnn and max(image[1:]) <= 16
+        self.feature_dim = args.hidden_size or (64 if not cnn else 128 if small else 512)
+        if not cnn:
+            layers = [nn.Flatten(), layer_init(nn.Linear(math.prod(shape), self.feature_dim)), nn.Tanh()]
+        elif small:
+            layers = [layer_init(nn.Conv2d(image[0], 16, 3)), nn.ReLU(), nn.Flatten()]
+        else:
+            layers = [layer_init(nn.Conv2d(image[0], 32, 8, stride=4)), nn.ReLU()]
+            layers += [layer_init(nn.Conv2d(32, 64, 4, stride=2)), nn.ReLU()]
+            layers += [layer_init(nn.Conv2d(64, 64, 3)), nn.ReLU(), nn.Flatten()]
+        width = nn.Sequential(*layers)(torch.zeros(1, *image)).shape[1]
+        activation = {"tanh": nn.Tanh, "linear": nn.Identity, "relu": nn.ReLU}[args.feature_activation]()
+        self.layers = nn.Sequential(*layers, layer_init(nn.Linear(width, self.feature_dim)), activation)
+
+    def forward(self, obs: Tensor) -> Tensor:
+        x = obs.float() / 255 if obs.dtype == torch.uint8 else obs.float()
+        features = self.layers(x.movedim(-1, 1) if self.channels_last else x)
+        if self.feature_norm > 0:
+            features = features * (self.feature_norm / features.norm(dim=-1, keepdim=True).clamp_min(self.feature_norm))
+        return features
+
+
+class Agent(nn.Module):
+    """Actor and critic: two MLPs, or one CNN under both, as in CleanRL's ppo.py and ppo_atari.py.
+    Observations (batch, *shape) -> activations (batch, d), logits (batch, K), values (batch,)."""
+
+    def __init__(self, shape: tuple[int, ...], num_actions: int, args: Args):
+        super().__init__()
+        cnn = len(shape) == 3 and args.backbone != "mlp"
+        self.actor = Backbone(shape, cnn, args)
+        self.critic = None if cnn else Backbone(shape, cnn, args)
+        self.head = make_head(num_actions, self.actor.feature_dim, args)
+        self.value = layer_init(nn.Linear(self.actor.feature_dim, 1), std=1.0)
+
+    def logits(self, obs: Tensor) -> Tensor:
+        return self.head(self.actor(obs))
+
+    def forward(self, obs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        features = self.actor(obs)
+        values = self.value(features if self.critic is None else self.critic(obs)).squeeze(-1)
+        return features, self.head(features), values
+
+
+def behaviour_log_probs(logits: Tensor, epsilon: float) -> Tensor:
+    """Log-probabilities (batch, K) of the policy that acts, (1 - epsilon) softmax + epsilon / K."""
+    log_softmax = logits.log_softmax(dim=-1)
+    return torch.log((1 - epsilon) * log_softmax.exp() + epsilon / logits.shape[-1]) if epsilon else log_softmax
+
+
+# ALGO LOGIC: the measures of action collapse
+def frame_metrics(prefix: str, vectors: Tensor) -> dict[str, Tensor]:
+    """Distance of K >= 2 vectors (K, d) from a simplex ETF (arXiv 2509.02737, Sec. 3): all 0 at one, NaN if undefined."""
+    norms, (row, column) = vectors.norm(dim=1), torch.triu_indices(len(vectors), len(vectors), offset=1)
+    cosines = (vectors @ vectors.T / norms[:, None] / norms)[row, column]
+    return {
+        f"{prefix}_equinorm": norms.std(correction=0) / norms.mean(),
+        f"{prefix}_equiangularity": cosines.std(correction=0),
+        f"{prefix}_maximal_angle": (cosines + 1 / (len(vectors) - 1)).abs().mean(),
+    }
+
+
+def collapse_metrics(features: Tensor, actions: Tensor, weight: Tensor, center: str) -> dict[str, float]:
+    """Action collapse of activations (batch, d) labelled by actions (batch,), and of the head's rows (K, d), in float64.
+    head_*, means_*: `frame_metrics` of the rows, and of the centred mean activations of the K' actions that occur.
+    within_variability: Tr(S_W pinv(S_B)) / K', the pseudo-inverse of rank K' - 1. self_duality: distance of the normalized
+    rows and means (Papyan et al. 2020, arXiv 2008.08186). Left out where undefined or, as any two centred means are a
+    simplex, trivial."""
+    features, weight = features.double(), weight.double()
+    counts = torch.bincount(actions, minlength=len(weight))
+    means = torch.zeros_like(weight).index_add(0, actions, features) / counts[:, None].clamp_min(1)
+    centred = means[counts > 0] - (means[counts > 0] if center == "actions" else features).mean(dim=0)
+    metrics = frame_metrics("head", weight)
+    metrics |= {"feature_norm": features.norm(dim=1).mean(), "actions_seen": torch.tensor(len(centred))}
+    _, scales, directions = torch.linalg.svd(centred, full_matrices=False)
+    rank = int((scales[: len(centred) - 1] > 1e-9 * metrics["feature_norm"]).sum())
+    if rank > 0:
+        deviations = (features - means[actions]) @ directions[:rank].T / scales[:rank]
+        metrics["within_variability"] = deviations.square().sum(dim=1).mean()
+    if rank > 0 and len(centred) > 2:
+        metrics |= frame_metrics("means", centred)
+    if rank > 0 and len(centred) == len(weight):
+        metrics["self_duality"] = (weight / weight.norm() - centred / centred.norm()).norm()
+    return {name: value.item() for name, value in metrics.items() if value.isfinite()}
+
+
+# ALGO LOGIC: rollout, advantages, loss and update
+class Rollout(NamedTuple):
+    obs: Tensor  # (num_steps + 1, num_envs, *observation), with the true last observation where an episode ended
+    actions: Tensor  # (num_steps, num_envs), as all that follow
+    rewards: Tensor
+    terminated: Tensor
+    ended: Tensor  # terminated or truncated
+    valid: Tensor  # False where the episode had ended one row before: there the environment only reset
+
+
+@torch.inference_mode()
+def collect(envs: VectorEnv, agent: nn.Module, obs, ended, args) -> tuple[Rollout, list[tuple]]:
+    """`num_steps` steps from observations (num_envs, *observation), where `ended` (num_envs,) marks those to be reset next.
+    Actions are sampled by the Gumbel-max trick. Also returns (valid steps so far, return, length) of each ended episode."""
+    shape = (args.num_steps, args.num_envs)
+    frames = np.empty((args.num_steps + 1, *obs.shape), obs.dtype if obs.dtype in (np.uint8, np.bool_) else np.float32)
+    actions, rewards = np.empty(shape, np.int64), np.empty(shape, np.float32)
+    terminated, over, valid = np.empty((3, *shape), np.bool_)
+    noise = -torch.empty(*shape, envs.single_action_space.n).exponential_().log()
+    device, episodes = next(agent.parameters()).device, []
+    frames[0] = obs
+    for t in range(args.num_steps):
+        valid[t] = ~ended
+        log_probs = behaviour_log_probs(agent.logits(torch.from_numpy(frames[t]).to(device)), args.epsilon)
+        actions[t] = (log_probs.cpu() + noise[t]).argmax(dim=-1)
+        frames[t + 1], rewards[t], terminated[t], truncated, info = envs.step(actions[t] + envs.single_action_space.start)
+        over[t] = ended = terminated[t] | truncated
+        for i in np.flatnonzero(ended):
+            episodes.append((valid[: t + 1].sum().item(), info["episode"]["r"][i].item(), info["episode"]["l"][i].item()))
+    return Rollout(*map(torch.from_numpy, (frames, actions, rewards, terminated, over, valid))), episodes
+
+
+def gae(rewards, values, terminated, ended, valid, gamma: float, gae_lambda: float) -> Tensor:
+    """Generalized advantage estimation (Schulman et al. 2016, arXiv 1506.02438, Eq. 16) under next-step autoreset.
+    Tensors of (num_steps, num_envs), values one row longer. Truncation bootstraps from the true last observation,
+    termination does not; both stop the recursion. Invalid rows get 0 and reach no other."""
+    deltas = rewards + gamma * torch.where(terminated, 0.0, values[1:]) - values[:-1]
+    deltas, discounts = torch.where(valid, deltas, 0.0), torch.where(ended, 0.0, gamma * gae_lambda)
+    advantages, last = torch.empty_like(deltas), torch.zeros_like(deltas[0])
+    for t in reversed(range(len(deltas))):
+        last = advantages[t] = deltas[t] + discounts[t] * last
+    return advantages
+
+
+@torch.inference_mode()
+def make_batch(agent: Agent, rollout: Rollout, args: Args) -> tuple[list[Tensor], Tensor, Tensor]:
+    """What `ppo_loss` takes, flat (rows, ...), and 0 where invalid, so that nothing there can reach a gradient. Also the
+    activations (rows, d) and logits (rows, K), as one pass of the network gives them all."""
+    obs, actions, rewards, terminated, ended, valid = rollout
+    features, logits, values = agent(obs.flatten(0, 1))
+    features, logits, values = features[: actions.numel()], logits[: actions.numel()], values.view(obs.shape[:2])
+    log_probs = behaviour_log_probs(logits, args.epsilon).gather(1, actions.view(-1, 1)).view_as(actions)
+    advantages = gae(rewards, values, terminated, ended, valid, args.gamma, args.gae_lambda)
+    columns = (obs[:-1], actions, log_probs, values[:-1], advantages, advantages + values[:-1], valid)
+    flat = (column.flatten(0, 1) for column in columns)
+    return [x.masked_fill(~valid.view(-1, *[1] * (x.dim() - 1)), 0) for x in flat], features, logits
+
+
+def ppo_loss(agent, args, obs, actions, old_log_probs, old_values, advantages, returns, valid) -> tuple[Tensor, dict]:
+    """Clipped surrogate, value loss and entropy bonus (arXiv 1707.06347, Eq. 9) over the valid rows of a minibatch:
+    obs is (batch, *observation), all else (batch,). Returns the loss, and its parts for the log."""
+    count = valid.sum().clamp_min(1)
+
+    def mean(x: Tensor) -> Tensor:
+        return torch.where(valid, x, 0.0).sum() / count
+
+    _, logits, values = agent(obs)
+    log_softmax = logits.log_softmax(dim=-1)
+    entropy = mean(-(log_softmax.exp() * log_softmax).sum(dim=-1))
+    log_probs = behaviour_log_probs(logits, args.epsilon).gather(1, actions[:, None]).squeeze(1)
+    log_ratio = log_probs - old_log_probs
+    ratio = log_ratio.exp()
+    clipped_ratio = ratio.clamp(1 - args.clip_coef, 1 + args.clip_coef)
+
+    advantages = advantages - mean(advantages)
+    advantages = advantages / ((mean(advantages.square()) * count / (count - 1).clamp_min(1)).sqrt() + 1e-8)
+    policy_loss = -mean(torch.minimum(advantages * ratio, advantages * clipped_ratio))
+
+    clipped_values = old_values + (values - old_values).clamp(-args.clip_coef, args.clip_coef)
+    value_loss = 0.5 * mean(torch.maximum((values - returns).square(), (clipped_values - returns).square()))
+
+    parts = {"policy_loss": policy_loss, "value_loss": value_loss, "entropy": entropy}
+    parts |= {"approx_kl": mean(ratio - 1 - log_ratio), "clipfrac": mean((ratio != clipped_ratio).float())}
+    return policy_loss - args.ent_coef * entropy + args.vf_coef * value_loss, parts
+
+
+def update(agent: Agent, loss_fn, optimizer: torch.optim.Optimizer, columns: list[Tensor], args: Args) -> dict[str, float]:
+    """Epochs of minibatch steps over one batch. Returns the means of the loss's parts and of the gradient's norm."""
+    history = []
+    for _ in range(args.update_epochs):
+        order = torch.randperm(len(columns[0])).to(columns[0].device)
+        for minibatch in zip(*(x[order].split(len(order) // args.num_minibatches) for x in columns)):
+            loss, parts = loss_fn(*minibatch)
+            optimizer.zero_grad()
+            loss.backward()
+            norm = nn.utils.clip_grad_norm_(agent.parameters(), args.max_grad_norm)
+            optimizer.step()
+            history.append(torch.stack([*parts.values(), norm]).detach())
+    return dict(zip([*parts, "gradient_norm"], torch.stack(history).mean(dim=0).tolist()))
+
+
+# PLUMBING: errors, environments, files
+def fail(flag: str, value: object, reason: object) -> NoReturn:
+    """Say in one line which flag's value cannot work, and exit with code 2."""
+    print(f"error: --{flag.replace('_', '-')} {value}: {' '.join(str(reason).split())}", file=sys.stderr)
+    sys.exit(2)
+
+
+def check_args(args) -> None:
+    """Refuse values that cannot work whatever the environment."""
+    for flag, value in asdict(args).items():
+        if type(value) is int and value < (least := 0 if flag == "seed" else 1):
+            fail(flag, value, f"must be at least {least}")
+        if isinstance(value, float) and not 0 <= value < math.inf:
+            fail(flag, value, "must be finite and not negative")
+        if flag in ("epsilon", "gamma", "gae_lambda") and value > 1:
+            fail(flag, value, "must lie in [0, 1]")
+    batch_size = args.num_envs * args.num_steps
+    for flag, wrong, reason in (
+        ("num_minibatches", batch_size % args.num_minibatches, f"must divide num_envs * num_steps = {batch_size}"),
+        ("track", args.track and not importlib.util.find_spec("wandb"), "needs wandb: pip install wandb"),
+        ("cuda", args.cuda and not torch.cuda.is_available(), "torch finds no CUDA device"),
+        ("capture_video", args.capture_video and not args.evaluate, "films what --evaluate plays, which is not given"),
+        ("head_frame", args.head_frame != "simplex" and not args.etf_head, "needs --etf-head"),
+        ("head_trainable", args.head_trainable and not args.etf_head, "needs --etf-head"),
+        ("feature_activation", args.feature_activation == "relu" and args.etf_head, "cannot align with --etf-head"),
+    ):
+        if wrong:
+            fail(flag, getattr(args, flag), reason)
+
+
+def make_envs(env_id: str, num_envs: int, video_folder: Path | None = None) -> VectorEnv:
+    """Environments with vectors or images (3-D) as observations; others are flattened, discrete ones to one-hot vectors."""
+    try:
+        envs = gym.make_vec(env_id, num_envs=num_envs, **({"render_mode": "rgb_array"} if video_folder else {}))
+        if video_folder:
+            envs = RecordVideo(envs, str(video_folder), episode_trigger=lambda n: n == 0, video_length=10**9)
+    except (gym.error.Error, ImportError) as error:
+        fail("env_id", env_id, error)
+    actions, observations = envs.single_action_space, envs.single_observation_space
+    if envs.metadata.get("autoreset_mode") != AutoresetMode.NEXT_STEP:
+        fail("env_id", env_id, f"resets by {envs.metadata.get('autoreset_mode')}, not NEXT_STEP")
+    if not isinstance(actions, gym.spaces.Discrete) or actions.n < 2:
+        fail("env_id", env_id, f"has the action space {actions}, not a Discrete one with at least 2 actions")
+    if not observations.is_np_flattenable:
+        fail("env_id", env_id, f"has observations without a fixed size, {observations}")
+    if not isinstance(observations, gym.spaces.Box) or len(observations.shape) not in (1, 3):
+        envs = FlattenObservation(envs)
+    return RecordEpisodeStatistics(envs)
+
+
+def save(path: Path, state: dict) -> None:
+    """Write beside `path`, then rename: a kill or a full disk leaves the old file whole."""
+    with open(path.with_suffix(".tmp"), "wb") as file:
+        torch.save(state, file)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(path.with_suffix(".tmp"), path)
+
+
+def load(flag: str, path: str) -> dict:
+    """What this script saved at `path`."""
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        script, keys, _ = state["script"], state["args"].keys(), state["optimizer" if flag == "resume" else "agent"]
+    except Exception as error:  # a damaged file can raise anything
+        fail(flag, path, f"cannot be read as a checkpoint ({type(error).__name__}: {error})".split("\n")[0])
+    if script != Path(__file__).stem or keys != asdict(Args()).keys():
+        fail(flag, path, f"was written by {script}.py, or by another version of it")
+    return state
+
+
+@torch.inference_mode()
+def evaluate(envs: VectorEnv, agent: nn.Module, seed: int) -> np.ndarray:
+    """Greedy return of the first episode of each environment, so that long ones count like short ones. (num_envs,)"""
+    device, (obs, _) = next(agent.parameters()).device, envs.reset(seed=seed)
+    returns, running = np.zeros(envs.num_envs), np.ones(envs.num_envs, dtype=bool)
+    while running.any():
+        actions = agent.logits(torch.as_tensor(obs, device=device)).argmax(dim=-1).cpu().numpy()
+        obs, rewards, terminated, truncated, _ = envs.step(actions + envs.single_action_space.start)
+        returns += np.where(running, rewards, 0)
+        running &= ~(terminated | truncated)
+    return returns
+
+
+def train(args: Args, envs: VectorEnv, agent: Agent, state: dict) -> None:
+    """Train in a new directory, or on from a checkpoint's `state` in its own."""
+    optimizer = torch.optim.Adam(agent.parameters(), lr=args.learning_rate, eps=1e-5, fused=True)
+    loss_fn = partial(torch.compile(ppo_loss) if args.compile else ppo_loss, agent, args)
+    iteration, global_step, start = state["iteration"], state["global_step"], time.time() - state["seconds"]
+    obs, ended = envs.reset(seed=args.seed + global_step)[0], np.zeros(args.num_envs, dtype=bool)
+    if args.resume:
+        optimizer.load_state_dict(state["optimizer"])
+        torch.set_rng_state(state["rng"])
+    state |= {"script": Path(__file__).stem, "args": asdict(args) | {"resume": None}}
+    head = args.head_frame.replace("simplex", "etf") + "-trainable" * args.head_trainable if args.etf_head else "linear"
+    name = f"{args.env_id}__{state['script']}__{head}__{args.seed}__{time.time():.3f}"
+    run = Path(args.resume).parent if args.resume else Path(args.runs_dir, re.sub(r"[^\w.-]+", "-", name))
+    run.mkdir(parents=True, exist_ok=bool(args.resume))
+    checkpoint = run / "checkpoint.pt"
+    (run / "args.json").write_text(json.dumps(state["args"], indent=2))
+    if args.track:
+        import wandb
+
+        wandb.init(id=run.name, name=run.name, resume="allow", config=state["args"], sync_tensorboard=True)
+    writer = SummaryWriter(run, purge_step=global_step + 1 if args.resume else None)
+    episodes_file, recent = open(run / "episodes.csv", "a"), deque(state["recent"], maxlen=100)
+    episodes_file.truncate(state["episodes_size"])
+    episodes_file.write("" if args.resume else "global_step,return,length,seconds\n")
+    bar, next_line = tqdm(total=args.total_timesteps, initial=global_step, disable=not sys.stdout.isatty()), 0.0
+
+    while global_step < args.total_timesteps:
+        iteration += 1
+        if args.anneal_lr:
+            optimizer.param_groups[0]["lr"] = args.learning_rate * (1 - global_step / args.total_timesteps)
+        rollout, episodes = collect(envs, agent, obs, ended, args)
+        obs, ended = rollout.obs[-1].numpy(), rollout.ended[-1].numpy()
+        columns, features, logits = make_batch(agent, rollout, args)
+        losses = update(agent, loss_fn, optimizer, columns, args)
+        for name, value in losses.items():
+            if not math.isfinite(value):
+                last_good = checkpoint if checkpoint.exists() else "not there yet"
+                sys.exit(f"iteration {iteration}: {name} is {value}; the last good checkpoint is {last_good}")
+
+        seconds = time.time() - start
+        for steps, episode_return, length in episodes:
+            recent.append(episode_return)
+            episodes_file.write(f"{global_step + steps},{episode_return},{length},{seconds:.2f}\n")
+        episodes_file.flush()
+        global_step += int(rollout.valid.sum())
+        last = global_step >= args.total_timesteps
+        scalars = {"charts/learning_rate": optimizer.param_groups[0]["lr"], "charts/SPS": global_step / seconds}
+        scalars |= {f"losses/{name}": value for name, value in losses.items()}
+        if episodes:
+            _, scalars["charts/episodic_return"], scalars["charts/episodic_length"] = np.mean(episodes, axis=0)
+        if iteration % args.collapse_every == 0 or last:
+            valid = rollout.valid.flatten()
+            metrics = collapse_metrics(features[valid], logits[valid].argmax(dim=1), agent.head.weight, args.collapse_center)
+            scalars |= {f"collapse/{name}": value for name, value in metrics.items()}
+        for tag, value in scalars.items():
+            writer.add_scalar(tag, value, global_step)
+        if iteration % args.checkpoint_every == 0 or last:
+            writer.flush()
+            state |= {"agent": agent.state_dict(), "optimizer": optimizer.state_dict(), "rng": torch.get_rng_state()}
+            state |= {"iteration": iteration, "global_step": global_step, "seconds": seconds}
+            save(checkpoint, state | {"recent": list(recent), "episodes_size": os.path.getsize(episodes_file.name)})
+        status = f"return {np.mean(recent or math.nan):.1f} (last {len(recent)} episodes), {global_step / seconds:.0f} steps/s"
+        bar.set_postfix_str(status, refresh=False)
+        bar.update(min(global_step, args.total_timesteps) - bar.n)
+        if bar.disable and (seconds > next_line or last):
+            print(f"step {global_step}/{args.total_timesteps}: {status}", flush=True)
+            next_line = seconds + 5
+
+    bar.close()
+    writer.close()
+    if args.save_model:
+        save(run / "agent.pt", {key: state[key] for key in ("script", "args", "agent")})
+    print(run)
+
+
+def main() -> None:
+    args, state = tyro.cli(Args), {"iteration": 0, "global_step": 0, "seconds": 0.0, "recent": [], "episodes_size": 0}
+    if path := args.resume or args.evaluate:
+        state = load("resume" if args.resume else "evaluate", path)
+        args = tyro.cli(Args, default=Args(**state["args"]))
+        for flag in ("env_id", "etf_head", "etf_scale", "head_frame", "head_trainable", "backbone", "hidden_size"):
+            if getattr(args, flag) != state["args"][flag]:
+                fail(flag, getattr(args, flag), f"but {path} was trained with {state['args'][flag]}")
+    check_args(args)
+    torch.set_num_threads(args.num_threads)
+    torch.manual_seed(args.seed)
+    video_folder = Path(path).parent / "videos" if args.capture_video else None
+    envs = make_envs(args.env_id, args.eval_episodes if args.evaluate else args.num_envs, video_folder)
+    if args.backbone == "cnn" and len(envs.single_observation_space.shape) != 3:
+        fail("backbone", "cnn", f"needs images, but {args.env_id} shows {envs.single_observation_space}")
+    try:
+        agent = Agent(envs.single_observation_space.shape, int(envs.single_action_space.n), args)
+    except ValueError as error:
+        fail("hidden_size", args.hidden_size, error)
+    if path:
+        agent.load_state_dict(state["agent"])
+    agent.to("cuda" if args.cuda else "cpu")
+    if args.evaluate:
+        returns = evaluate(envs, agent, args.seed)
+        print(f"{len(returns)} greedy episodes of {args.env_id}: return {returns.mean():.1f} ± {returns.std():.1f}")
+    else:
+        train(args, envs, agent, state)
+    envs.close()
+
+
+if __name__ == "__main__":
+    main()
