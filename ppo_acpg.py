@@ -243,7 +243,7 @@ def gae(rewards, values, terminated, ended, valid, gamma: float, gae_lambda: flo
     Tensors of (num_steps, num_envs), values one row longer. Truncation bootstraps from the true last observation,
     termination does not; both stop the recursion. Invalid rows get 0 and reach no other."""
     deltas = rewards + gamma * torch.where(terminated, 0.0, values[1:]) - values[:-1]
-    deltas, discounts = torch.where(valid, deltas, 0.0), torch.where(ended, 0.0, gamma * gae_lambda)
+    deltas, discounts = torch.where(valid, deltas, 0.0), torch.where(valid & ~ended, gamma * gae_lambda, 0.0)
     advantages, last = torch.empty_like(deltas), torch.zeros_like(deltas[0])
     for t in reversed(range(len(deltas))):
         last = advantages[t] = deltas[t] + discounts[t] * last

@@ -1,0 +1,63 @@
+"""What the tests share: running a script in this process, and reading what a run leaves behind."""
+
+import csv
+import importlib
+import json
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+SCRIPTS = ["ppo_acpg"]
+
+
+@pytest.fixture(params=SCRIPTS)
+def script(request) -> ModuleType:
+    """Each script as a module."""
+    return importlib.import_module(request.param)
+
+
+class Run:
+    """A finished run's directory."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    @property
+    def args(self) -> dict:
+        return json.loads((self.path / "args.json").read_text())
+
+    @property
+    def episodes(self) -> list[dict[str, float]]:
+        with open(self.path / "episodes.csv") as file:
+            return [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
+
+    @property
+    def checkpoint(self) -> dict:
+        return torch.load(self.path / "checkpoint.pt", weights_only=True)
+
+    @property
+    def scalars(self) -> dict[str, list[tuple[int, float]]]:
+        events = EventAccumulator(str(self.path), size_guidance={"scalars": 0}).Reload()
+        return {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+
+    def final_return(self) -> float:
+        """Mean return of the last 100 episodes."""
+        returns = [episode["return"] for episode in self.episodes[-100:]]
+        return sum(returns) / len(returns)
+
+
+@pytest.fixture
+def launch(monkeypatch, tmp_path):
+    """launch(script, *flags): run a script's main() with these flags in tmp_path; returns the newest Run."""
+
+    def launch(script: ModuleType, *flags: object) -> Run:
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", [script.__file__, *map(str, flags)])
+        script.main()
+        return Run(max((tmp_path / "runs").iterdir(), key=lambda path: path.stat().st_mtime))
+
+    return launch
