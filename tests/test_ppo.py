@@ -73,7 +73,7 @@ def test_batch_holds_the_acting_policy_and_bootstraps_truncation_only():
     agent, args = make_agent(epsilon=0.3, gae_lambda=0.0)
     rollout = random_rollout()
     columns, features, logits = make_batch(agent, rollout, args)
-    _, actions, log_probs, values, advantages, returns, valid = (column.view(16, 4, *column.shape[1:]) for column in columns)
+    _, _, log_probs, values, advantages, returns, valid = (column.view(16, 4, *column.shape[1:]) for column in columns)
     probabilities = 0.7 * logits.softmax(dim=1) + 0.1
     chosen = probabilities.gather(1, rollout.actions.view(-1, 1)).log().view(16, 4)
     torch.testing.assert_close(log_probs[valid], chosen[valid])

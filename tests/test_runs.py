@@ -38,7 +38,7 @@ def test_a_run_leaves_what_the_benchmark_reads(script, launch):
     # Each environment's episodes fill its steps without a gap; what is left over are the episodes under way.
     assert 0 <= run.checkpoint["global_step"] - sum(episode["length"] for episode in episodes) <= 4 * 500
     scalars = run.scalars
-    assert CHARTS <= set(scalars)
+    assert set(scalars) >= CHARTS
     assert {tag.split("/")[1] for tag in scalars if tag.startswith("collapse/")} >= TWO_ACTIONS
     assert not any(tag.startswith("collapse/means") for tag in scalars)
     assert all(math.isfinite(value) for points in scalars.values() for _, value in points)

@@ -1,0 +1,13 @@
+#!/usr/bin/env bash
+# PPO with both heads on the tasks that every implementation must solve: 32 runs, about 45 minutes on two cores.
+set -euo pipefail
+. benchmark/paper/queue.sh
+lander="--env-id LunarLander-v3 --num-envs 16 --num-minibatches 32 --gamma 0.999 --gae-lambda 0.98 --learning-rate 5e-4"
+for head in no-etf-head etf-head; do
+  for seed in 1 2 3 4 5 6 7 8 9 10; do echo "runs/ppo_checks/cartpole-$head-$seed --$head --seed $seed"; done
+  for seed in 1 2 3; do
+    echo "runs/ppo_checks/acrobot-$head-$seed --$head --seed $seed --env-id Acrobot-v1"
+    echo "runs/ppo_checks/lander-$head-$seed --$head --seed $seed $lander --total-timesteps 1000000"
+  done
+done | queue
+${PYTHON:-python} -m benchmark.collate --runs runs/ppo_checks --out benchmark/results/ppo_checks.csv
