@@ -1,12 +1,15 @@
-"""Finished runs -> one CSV with a row per run, and a Markdown table of its groups.
+"""Finished runs -> runs.csv (a row per run), curves.csv, and a Markdown table of the groups that differ in more than seed.
 
-    python -m benchmark.collate --runs runs/ppo --out benchmark/results/ppo.csv
+    python -m benchmark.collate --runs runs/ppo_checks --out benchmark/results/ppo_checks
 
-Columns: every flag in which the runs differ, and
+Columns of both: every flag in which the runs differ. Of runs.csv also
 final      mean return of the last 100 episodes
 last_tenth mean return of the episodes that ended in the last 10 % of the steps
-area       mean over 25 equally spaced points of the run of the mean return of the last 100 episodes up to there
+area       mean of the run's curve
 seconds    duration of the run
+and of curves.csv, the run's curve at 25 equally spaced points:
+step       environment steps so far
+value      mean return of the last 100 episodes up to there ("nan" before the first episode's end)
 """
 
 import csv
@@ -25,11 +28,11 @@ MEASURES = ("final", "last_tenth", "area", "seconds")
 @dataclass
 class Args:
     runs: Path  # directory that holds the runs, at any depth
-    out: Path  # CSV to write
+    out: Path  # directory to write runs.csv and curves.csv to
 
 
 def measure(run: Path) -> dict:
-    """Flags and measures of one run. Raises ValueError if it is not finished or its files are damaged."""
+    """Flags, measures and curve (step, value) of one run. Raises ValueError if it is not finished or its files are damaged."""
     flags = json.loads((run / "args.json").read_text())
     episodes = np.loadtxt(run / "episodes.csv", delimiter=",", skiprows=1, ndmin=2)
     total = flags["total_timesteps"]
@@ -39,12 +42,15 @@ def measure(run: Path) -> dict:
     if steps[-1] < 0.95 * total:
         raise ValueError(f"stops at step {steps[-1]:.0f} of {total}")
     cumulated = np.concatenate([[0], returns.cumsum()])
-    ends = np.searchsorted(steps, np.linspace(total / 25, total, 25), side="right")
+    grid = np.linspace(total / 25, total, 25)
+    ends = np.searchsorted(steps, grid, side="right")
     starts = np.maximum(ends - 100, 0)
-    windows = (cumulated[ends] - cumulated[starts])[ends > 0] / (ends - starts)[ends > 0]
+    with np.errstate(invalid="ignore"):
+        curve = (cumulated[ends] - cumulated[starts]) / (ends - starts)
     last_tenth = returns[steps > 0.9 * total]
-    values = (returns[-100:].mean(), last_tenth.mean(), windows.mean(), episodes[-1, 3])
-    return {"script": run.name.split("__")[1], **flags, **dict(zip(MEASURES, values, strict=True))}
+    values = (returns[-100:].mean(), last_tenth.mean(), np.nanmean(curve), episodes[-1, 3])
+    measures = dict(zip(MEASURES, values, strict=True))
+    return {"script": run.name.split("__")[1], **flags, **measures, "curve": [*zip(grid, curve, strict=True)]}
 
 
 def collate(root: Path) -> list[dict]:
@@ -60,8 +66,9 @@ def collate(root: Path) -> list[dict]:
 
 def varying(rows: list[dict]) -> list[str]:
     """The flags in which the rows differ, seed last; those that only say where and how to run are left out."""
-    flags = [key for key in rows[0] if key not in (*MEASURES, "seed", "runs_dir", "num_threads", "save_model")]
-    return [key for key in flags if len({str(row[key]) for row in rows}) > 1 or key == "env_id"] + ["seed"]
+    silent = {*MEASURES, "curve", "seed", "runs_dir", "num_threads", "save_model"}
+    flags = dict.fromkeys(key for row in rows for key in row if key not in silent)
+    return [key for key in flags if key == "env_id" or len({str(row.get(key)) for row in rows}) > 1] + ["seed"]
 
 
 def markdown(rows: list[dict]) -> str:
@@ -70,7 +77,7 @@ def markdown(rows: list[dict]) -> str:
     lines = ["| " + " | ".join([*keys, "seeds", *MEASURES[:3]]) + " |", "|---" * (len(keys) + 4) + "|"]
 
     def group(row: dict) -> tuple[str, ...]:
-        return tuple(str(row[key]) for key in keys)
+        return tuple(str(row.get(key)) for key in keys)
 
     for name, members in itertools.groupby(sorted(rows, key=group), key=group):
         members = list(members)
@@ -83,12 +90,15 @@ def main(args: Args) -> None:
     rows = collate(args.runs)
     if not rows:
         sys.exit(f"no finished run below {args.runs}")
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    with open(args.out, "w", newline="") as file:
-        writer = csv.DictWriter(file, [*varying(rows), *MEASURES], extrasaction="ignore", lineterminator="\n")
-        writer.writeheader()
-        for row in rows:
-            writer.writerow(row | {key: f"{row[key]:.6g}" for key in MEASURES})
+    args.out.mkdir(parents=True, exist_ok=True)
+    keys = varying(rows)
+    points = [row | {"step": f"{step:.0f}", "value": f"{value:.6g}"} for row in rows for step, value in row["curve"]]
+    runs = [row | {key: f"{row[key]:.6g}" for key in MEASURES} for row in rows]
+    for name, columns, table in (("runs.csv", MEASURES, runs), ("curves.csv", ("step", "value"), points)):
+        with open(args.out / name, "w", newline="") as file:
+            writer = csv.DictWriter(file, [*keys, *columns], extrasaction="ignore", lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(table)
     print(markdown(rows))
 
 

@@ -14,4 +14,4 @@ for seed in 101 102 103; do
   done
   for last in relu linear; do echo "runs/head_scale/asterix-$last-$seed $asterix $common --feature-activation $last"; done
 done | queue
-${PYTHON:-python} -m benchmark.collate --runs runs/head_scale --out benchmark/results/head_scale.csv
+${PYTHON:-python} -m benchmark.collate --runs runs/head_scale --out benchmark/results/head_scale

@@ -10,4 +10,5 @@ for head in no-etf-head etf-head; do
     echo "runs/ppo_checks/lander-$head-$seed --$head --seed $seed $lander --total-timesteps 1000000"
   done
 done | queue
-${PYTHON:-python} -m benchmark.collate --runs runs/ppo_checks --out benchmark/results/ppo_checks.csv
+${PYTHON:-python} -m benchmark.collate --runs runs/ppo_checks --out benchmark/results/ppo_checks
+${PYTHON:-python} -m benchmark.figure --curves benchmark/results/ppo_checks/curves.csv --out benchmark/results/ppo_checks/curves.png
