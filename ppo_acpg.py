@@ -1,6 +1,5 @@
 """PPO (Schulman et al. 2017, arXiv 1707.06347); --etf-head freezes its action layer to a simplex ETF (arXiv 2509.02737)."""
 
-import importlib.util
 import json
 import math
 import os
@@ -8,8 +7,9 @@ import re
 import sys
 import time
 from collections import deque
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal, NamedTuple, NoReturn
 
@@ -40,7 +40,6 @@ class Args:
     capture_video: bool = False  # with --evaluate: film the episodes (pip install moviepy)
     collapse_every: int = 10  # iterations between measurements of action collapse
     collapse_center: Literal["actions", "states"] = "actions"  # centre on the mean of the means, or of all states (paper)
-
     # Algorithm (CleanRL's names and defaults)
     env_id: str = "CartPole-v1"  # any Gymnasium id with discrete actions; `module:Id` imports module first
     total_timesteps: int = 500_000  # environment steps of the whole run; those that only reset are not counted
@@ -57,10 +56,9 @@ class Args:
     vf_coef: float = 0.5  # coefficient of the value loss
     max_grad_norm: float = 0.5  # clip the gradient's norm to this
     epsilon: float = 0.0  # act by (1 - epsilon) softmax + epsilon / K, and learn with that mixture's log-probabilities
-
     # Network and head
     backbone: Literal["auto", "mlp", "cnn"] = "auto"  # auto: cnn for images (3-D observations), mlp for all else
-    hidden_size: int | None = None  # width d of the activations (mlp 64, images up to 16x16 128, larger 512)
+    hidden_size: int | None = None  # width d of the activations (mlp 64, images below 36 pixels 128, larger 512)
     feature_activation: Literal["tanh", "linear", "relu"] = "tanh"  # before the head; relu (CleanRL for images) fits no frame
     feature_norm: float = 0.0  # sqrt(E_H): project the activations onto the ball of this radius (0: unbounded)
     head_std: float = 0.01  # initial standard deviation (orthogonal gain) of the learned head
@@ -75,11 +73,11 @@ def simplex_etf(num_actions: int, feature_dim: int, generator: torch.Generator) 
     """Randomly rotated simplex equiangular tight frame (num_actions, feature_dim) (arXiv 2509.02737, Eq. 3): rows of norm 1
     that sum to zero, with pairwise cosine -1/(K-1). Where the paper rotates K centred axes, this rotates a basis of their
     (K-1)-dimensional span. Raises ValueError if feature_dim < num_actions - 1: there is none."""
-    K, d = num_actions, feature_dim
-    if d < K - 1:
-        raise ValueError(f"a simplex ETF of {K} actions needs feature_dim >= {K - 1}, not {d}")
+    K = num_actions
+    if feature_dim < K - 1:
+        raise ValueError(f"a simplex ETF of {K} actions needs feature_dim >= {K - 1}, not {feature_dim}")
     basis = torch.linalg.qr(torch.cat([torch.ones(K, 1), torch.eye(K, K - 1)], dim=1).double()).Q[:, 1:]
-    rotation = nn.init.orthogonal_(torch.empty(d, K - 1, dtype=torch.float64), generator=generator)
+    rotation = nn.init.orthogonal_(torch.empty(feature_dim, K - 1, dtype=torch.float64), generator=generator)
     return (math.sqrt(K / (K - 1)) * basis @ rotation.T).float()
 
 
@@ -95,7 +93,7 @@ def make_head(num_actions: int, feature_dim: int, args) -> nn.Linear:
     frame is a buffer, so that no optimizer sees it. Raises ValueError if feature_dim is too small for the frame."""
     if not args.etf_head:
         return layer_init(nn.Linear(feature_dim, num_actions), std=args.head_std)
-    generator = torch.Generator().manual_seed(args.seed)
+    generator = torch.Generator().manual_seed(2**32 + args.seed)  # no other weights' random numbers
     if args.head_frame == "simplex":
         frame = simplex_etf(num_actions, feature_dim, generator)
     elif args.head_frame == "random":
@@ -113,7 +111,7 @@ def make_head(num_actions: int, feature_dim: int, args) -> nn.Linear:
 
 
 class Backbone(nn.Module):
-    """Observations (batch, *shape) -> activations h (batch, d). Vectors: CleanRL's MLP. Images up to 16x16: the network of
+    """Observations (batch, *shape) -> activations h (batch, d). Vectors: CleanRL's MLP. Images below 36 pixels: the network of
     Young & Tian 2019 (arXiv 1903.03176); larger: of Mnih et al. 2015. An image's channels are its first or last axis."""
 
     def __init__(self, shape: tuple[int, ...], cnn: bool, args):
@@ -121,7 +119,7 @@ class Backbone(nn.Module):
         self.channels_last = cnn and shape[2] < shape[0]
         self.feature_norm = args.feature_norm
         image = (shape[2], shape[0], shape[1]) if self.channels_last else shape
-        small = cnn and max(image[1:]) <= 16
+        small = cnn and min(image[1:]) < 36  # the least that the larger network takes
         self.feature_dim = args.hidden_size or (64 if not cnn else 128 if small else 512)
         if not cnn:
             layers = [nn.Flatten(), layer_init(nn.Linear(math.prod(shape), self.feature_dim)), nn.Tanh()]
@@ -151,7 +149,7 @@ class Agent(nn.Module):
         super().__init__()
         cnn = len(shape) == 3 and args.backbone != "mlp"
         self.actor = Backbone(shape, cnn, args)
-        self.critic = None if cnn else Backbone(shape, cnn, args)
+        self.critic = None if cnn else Backbone(shape, cnn, replace(args, feature_norm=0.0, feature_activation="tanh"))
         self.head = make_head(num_actions, self.actor.feature_dim, args)
         self.value = layer_init(nn.Linear(self.actor.feature_dim, 1), std=1.0)
 
@@ -254,14 +252,13 @@ def gae(rewards, values, terminated, ended, valid, gamma: float, gae_lambda: flo
 def make_batch(agent: Agent, rollout: Rollout, args: Args) -> tuple[list[Tensor], Tensor, Tensor]:
     """What `ppo_loss` takes, flat (rows, ...), and 0 where invalid, so that nothing there can reach a gradient. Also the
     activations (rows, d) and logits (rows, K), as one pass of the network gives them all."""
-    obs, actions, rewards, terminated, ended, valid = rollout
+    obs, actions, rewards, terminated, ended, valid = (x.to(agent.value.weight.device) for x in rollout)
     features, logits, values = agent(obs.flatten(0, 1))
     features, logits, values = features[: actions.numel()], logits[: actions.numel()], values.view(obs.shape[:2])
     log_probs = behaviour_log_probs(logits, args.epsilon).gather(1, actions.view(-1, 1)).view_as(actions)
     advantages = gae(rewards, values, terminated, ended, valid, args.gamma, args.gae_lambda)
     columns = (obs[:-1], actions, log_probs, values[:-1], advantages, advantages + values[:-1], valid)
-    flat = (column.flatten(0, 1) for column in columns)
-    return [x.masked_fill(~valid.view(-1, *[1] * (x.dim() - 1)), 0) for x in flat], features, logits
+    return [x.flatten(0, 1).masked_fill(~valid.view(-1, *[1] * (x.dim() - 2)), 0) for x in columns], features, logits
 
 
 def ppo_loss(agent, args, obs, actions, old_log_probs, old_values, advantages, returns, valid) -> tuple[Tensor, dict]:
@@ -323,12 +320,11 @@ def check_args(args) -> None:
             fail(flag, value, "must be finite and not negative")
         if flag in ("epsilon", "gamma", "gae_lambda") and value > 1:
             fail(flag, value, "must lie in [0, 1]")
-    batch_size = args.num_envs * args.num_steps
     for flag, wrong, reason in (
-        ("num_minibatches", batch_size % args.num_minibatches, f"must divide num_envs * num_steps = {batch_size}"),
-        ("track", args.track and not importlib.util.find_spec("wandb"), "needs wandb: pip install wandb"),
+        ("num_minibatches", args.num_envs * args.num_steps % args.num_minibatches, "must divide num_envs * num_steps"),
+        ("track", args.track and not getattr(find_spec("wandb"), "origin", None), "needs wandb: pip install wandb"),
         ("cuda", args.cuda and not torch.cuda.is_available(), "torch finds no CUDA device"),
-        ("capture_video", args.capture_video and not args.evaluate, "films what --evaluate plays, which is not given"),
+        ("capture_video", args.capture_video and not (args.evaluate and find_spec("moviepy")), "needs --evaluate and moviepy"),
         ("head_frame", args.head_frame != "simplex" and not args.etf_head, "needs --etf-head"),
         ("head_trainable", args.head_trainable and not args.etf_head, "needs --etf-head"),
         ("feature_activation", args.feature_activation == "relu" and args.etf_head, "cannot align with --etf-head"),
@@ -342,8 +338,8 @@ def make_envs(env_id: str, num_envs: int, video_folder: Path | None = None) -> V
     try:
         envs = gym.make_vec(env_id, num_envs=num_envs, **({"render_mode": "rgb_array"} if video_folder else {}))
         if video_folder:
-            envs = RecordVideo(envs, str(video_folder), episode_trigger=lambda n: n == 0, video_length=10**9)
-    except (gym.error.Error, ImportError) as error:
+            envs = RecordVideo(envs, str(video_folder), episode_trigger=lambda n: True)
+    except (gym.error.Error, ImportError, ValueError) as error:
         fail("env_id", env_id, error)
     actions, observations = envs.single_action_space, envs.single_observation_space
     if envs.metadata.get("autoreset_mode") != AutoresetMode.NEXT_STEP:
@@ -379,24 +375,28 @@ def load(flag: str, path: str) -> dict:
 
 
 @torch.inference_mode()
-def evaluate(envs: VectorEnv, agent: nn.Module, seed: int) -> np.ndarray:
-    """Greedy return of the first episode of each environment, so that long ones count like short ones. (num_envs,)"""
-    device, (obs, _) = next(agent.parameters()).device, envs.reset(seed=seed)
-    returns, running = np.zeros(envs.num_envs), np.ones(envs.num_envs, dtype=bool)
-    while running.any():
-        actions = agent.logits(torch.as_tensor(obs, device=device)).argmax(dim=-1).cpu().numpy()
-        obs, rewards, terminated, truncated, _ = envs.step(actions + envs.single_action_space.start)
-        returns += np.where(running, rewards, 0)
-        running &= ~(terminated | truncated)
+def evaluate(envs: VectorEnv, agent: nn.Module, episodes: int, seed: int) -> list[float]:
+    """Greedy returns, one of each environment per reset, as else short episodes would prevail; endless ones are cut off."""
+    device, returns = next(agent.parameters()).device, []
+    while len(returns) < episodes:
+        obs, _ = envs.reset(seed=seed + len(returns))
+        totals, running, steps = np.zeros(envs.num_envs), np.ones(envs.num_envs, dtype=bool), 0
+        while running.any() and (steps := steps + 1) <= 27_000:
+            actions = agent.logits(torch.as_tensor(obs, device=device)).argmax(dim=-1).cpu().numpy()
+            obs, rewards, terminated, truncated, _ = envs.step(actions + envs.single_action_space.start)
+            totals += np.where(running, rewards, 0)
+            running &= ~(terminated | truncated)
+        returns.extend(totals)
     return returns
 
 
 def train(args: Args, envs: VectorEnv, agent: Agent, state: dict) -> None:
     """Train in a new directory, or on from a checkpoint's `state` in its own."""
-    optimizer = torch.optim.Adam(agent.parameters(), lr=args.learning_rate, eps=1e-5, fused=True)
+    optimizer = torch.optim.Adam(agent.parameters(), eps=1e-5, fused=True)
     loss_fn = partial(torch.compile(ppo_loss) if args.compile else ppo_loss, agent, args)
     iteration, global_step, start = state["iteration"], state["global_step"], time.time() - state["seconds"]
-    obs, ended = envs.reset(seed=args.seed + global_step)[0], np.zeros(args.num_envs, dtype=bool)
+    obs, _ = envs.reset(seed=(1_000_003 * args.seed + global_step) % 2**31)  # no environment shared with the next seed
+    ended = np.zeros(args.num_envs, dtype=bool)
     if args.resume:
         optimizer.load_state_dict(state["optimizer"])
         torch.set_rng_state(state["rng"])
@@ -411,47 +411,46 @@ def train(args: Args, envs: VectorEnv, agent: Agent, state: dict) -> None:
         import wandb
 
         wandb.init(id=run.name, name=run.name, resume="allow", config=state["args"], sync_tensorboard=True)
-    writer = SummaryWriter(run, purge_step=global_step + 1 if args.resume else None)
-    episodes_file, recent = open(run / "episodes.csv", "a"), deque(state["recent"], maxlen=100)
-    episodes_file.truncate(state["episodes_size"])
-    episodes_file.write("" if args.resume else "global_step,return,length,seconds\n")
+    for log in run.glob("e*"):  # episodes.csv and TensorBoard's events: what came after the checkpoint goes
+        os.truncate(log, state["log_sizes"].get(log.name, 0))
+    writer, recent, episodes_file = SummaryWriter(run), deque(state["recent"], maxlen=100), open(run / "episodes.csv", "a")
+    episodes_file.write("" if episodes_file.tell() else "global_step,return,length,seconds\n")
     bar, next_line = tqdm(total=args.total_timesteps, initial=global_step, disable=not sys.stdout.isatty()), 0.0
 
     while global_step < args.total_timesteps:
         iteration += 1
-        if args.anneal_lr:
-            optimizer.param_groups[0]["lr"] = args.learning_rate * (1 - global_step / args.total_timesteps)
+        lr = optimizer.param_groups[0]["lr"] = args.learning_rate * (1 - args.anneal_lr * global_step / args.total_timesteps)
         rollout, episodes = collect(envs, agent, obs, ended, args)
         obs, ended = rollout.obs[-1].numpy(), rollout.ended[-1].numpy()
-        columns, features, logits = make_batch(agent, rollout, args)
-        losses = update(agent, loss_fn, optimizer, columns, args)
-        for name, value in losses.items():
-            if not math.isfinite(value):
-                last_good = checkpoint if checkpoint.exists() else "not there yet"
-                sys.exit(f"iteration {iteration}: {name} is {value}; the last good checkpoint is {last_good}")
-
-        seconds = time.time() - start
         for steps, episode_return, length in episodes:
             recent.append(episode_return)
-            episodes_file.write(f"{global_step + steps},{episode_return},{length},{seconds:.2f}\n")
+            episodes_file.write(f"{global_step + steps},{episode_return},{length},{time.time() - start:.2f}\n")
         episodes_file.flush()
         global_step += int(rollout.valid.sum())
         last = global_step >= args.total_timesteps
-        scalars = {"charts/learning_rate": optimizer.param_groups[0]["lr"], "charts/SPS": global_step / seconds}
-        scalars |= {f"losses/{name}": value for name, value in losses.items()}
+
+        columns, features, logits = make_batch(agent, rollout, args)
+        metrics, valid = {}, columns[-1]
+        if iteration % args.collapse_every == 0 or last:
+            metrics = collapse_metrics(features[valid], logits[valid].argmax(dim=1), agent.head.weight, args.collapse_center)
+        losses = update(agent, loss_fn, optimizer, columns, args)
+        if broken := ", ".join(f"{name} is {value}" for name, value in losses.items() if not math.isfinite(value)):
+            last_good = checkpoint if checkpoint.exists() else "not there yet"
+            sys.exit(f"iteration {iteration}: {broken}; the last good checkpoint is {last_good}")
+
+        seconds = time.time() - start
+        scalars = {"charts/learning_rate": lr, "charts/SPS": global_step / seconds}
         if episodes:
             _, scalars["charts/episodic_return"], scalars["charts/episodic_length"] = np.mean(episodes, axis=0)
-        if iteration % args.collapse_every == 0 or last:
-            valid = rollout.valid.flatten()
-            metrics = collapse_metrics(features[valid], logits[valid].argmax(dim=1), agent.head.weight, args.collapse_center)
-            scalars |= {f"collapse/{name}": value for name, value in metrics.items()}
+        scalars |= {f"losses/{name}": value for name, value in losses.items()}
+        scalars |= {f"collapse/{name}": value for name, value in metrics.items()}
         for tag, value in scalars.items():
             writer.add_scalar(tag, value, global_step)
         if iteration % args.checkpoint_every == 0 or last:
             writer.flush()
             state |= {"agent": agent.state_dict(), "optimizer": optimizer.state_dict(), "rng": torch.get_rng_state()}
-            state |= {"iteration": iteration, "global_step": global_step, "seconds": seconds}
-            save(checkpoint, state | {"recent": list(recent), "episodes_size": os.path.getsize(episodes_file.name)})
+            state |= {"iteration": iteration, "global_step": global_step, "seconds": seconds, "recent": list(recent)}
+            save(checkpoint, state | {"log_sizes": {log.name: log.stat().st_size for log in run.glob("e*")}})
         status = f"return {np.mean(recent or math.nan):.1f} (last {len(recent)} episodes), {global_step / seconds:.0f} steps/s"
         bar.set_postfix_str(status, refresh=False)
         bar.update(min(global_step, args.total_timesteps) - bar.n)
@@ -467,18 +466,19 @@ def train(args: Args, envs: VectorEnv, agent: Agent, state: dict) -> None:
 
 
 def main() -> None:
-    args, state = tyro.cli(Args), {"iteration": 0, "global_step": 0, "seconds": 0.0, "recent": [], "episodes_size": 0}
-    if path := args.resume or args.evaluate:
-        state = load("resume" if args.resume else "evaluate", path)
+    args, state = tyro.cli(Args), {"iteration": 0, "global_step": 0, "seconds": 0.0, "recent": [], "log_sizes": {}}
+    if path := args.evaluate or args.resume:
+        state = load("evaluate" if args.evaluate else "resume", path)
         args = tyro.cli(Args, default=Args(**state["args"]))
-        for flag in ("env_id", "etf_head", "etf_scale", "head_frame", "head_trainable", "backbone", "hidden_size"):
+        head = ("etf_head", "etf_scale", "head_frame", "head_trainable", "feature_norm", "feature_activation")
+        for flag in ("env_id", "backbone", "hidden_size", *head):
             if getattr(args, flag) != state["args"][flag]:
                 fail(flag, getattr(args, flag), f"but {path} was trained with {state['args'][flag]}")
     check_args(args)
     torch.set_num_threads(args.num_threads)
     torch.manual_seed(args.seed)
-    video_folder = Path(path).parent / "videos" if args.capture_video else None
-    envs = make_envs(args.env_id, args.eval_episodes if args.evaluate else args.num_envs, video_folder)
+    num_envs = 1 if args.capture_video else args.eval_episodes if args.evaluate else args.num_envs
+    envs = make_envs(args.env_id, num_envs, Path(path).parent / "videos" if args.capture_video else None)
     if args.backbone == "cnn" and len(envs.single_observation_space.shape) != 3:
         fail("backbone", "cnn", f"needs images, but {args.env_id} shows {envs.single_observation_space}")
     try:
@@ -489,8 +489,8 @@ def main() -> None:
         agent.load_state_dict(state["agent"])
     agent.to("cuda" if args.cuda else "cpu")
     if args.evaluate:
-        returns = evaluate(envs, agent, args.seed)
-        print(f"{len(returns)} greedy episodes of {args.env_id}: return {returns.mean():.1f} ± {returns.std():.1f}")
+        returns = evaluate(envs, agent, args.eval_episodes, args.seed)
+        print(f"{len(returns)} greedy episodes of {args.env_id}: return {np.mean(returns):.1f} ± {np.std(returns):.1f}")
     else:
         train(args, envs, agent, state)
     envs.close()

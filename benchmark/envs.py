@@ -3,8 +3,9 @@
 MinAtar/Asterix-v1, Breakout, Freeway, Seaquest, SpaceInvaders: MinAtar's games with their minimal action sets (Young & Tian
 2019, arXiv 1903.03176), binary images with the channels first.
 envpool/Acrobot-v1, …: every envpool task under its own name ("phys2d/X-v0" is envpool/phys2d-X-v0), as a vector environment.
-Atari/Breakout-v5, …: envpool's Atari games as in "NoFrameskip-v4": 84x84 grey images, 4 stacked, 4 frames a step, up to 30
-no-ops, no sticky actions; rewards are unclipped, an episode is a whole game, `info["lives"]` tells the lives left.
+Atari/Breakout-v5, …: envpool's Atari games with the usual preprocessing of "NoFrameskip-v4": 84x84 grey images, 4 stacked,
+4 frames a step, up to 30 no-ops and then FIRE at the start, no sticky actions, at most 27,000 steps. Rewards are unclipped, an
+episode is a whole game, `info["lives"]` tells the lives left.
 """
 
 from functools import partial
@@ -25,11 +26,20 @@ MINATAR_GAMES = {
 ATARI_OPTIONS = {"episodic_life": False, "reward_clip": False, "repeat_action_probability": 0.0}
 
 
+class MinAtarFrames(gym.Wrapper):
+    """MinAtar's frames for a video: uint8, 16 pixels a cell (MinAtar itself renders one float in [0, 1] a cell)."""
+
+    def render(self) -> np.ndarray | None:
+        """(160, 160, 3), or None without a render mode."""
+        frame = self.env.render()
+        return None if frame is None else (255 * np.kron(frame, np.ones((16, 16, 1)))).astype(np.uint8)
+
+
 def make_minatar(game: str, render_mode: str | None = None, **kwargs) -> gym.Env:
     """A MinAtar game with observations of shape (channels, 10, 10), dtype bool."""
     from minatar.gym import BaseEnv
 
-    env = BaseEnv(game, render_mode=render_mode, use_minimal_action_set=True, **kwargs)
+    env = MinAtarFrames(BaseEnv(game, render_mode=render_mode, use_minimal_action_set=True, **kwargs))
     height, width, channels = env.observation_space.shape
     space = gym.spaces.Box(0, 1, (channels, height, width), dtype=np.bool_)
     return gym.wrappers.TransformObservation(env, partial(np.moveaxis, source=-1, destination=0), space)
@@ -60,7 +70,7 @@ class EnvPool(VectorEnv):
         super().reset(seed=seed)
         if self._pool is None or seed is not None:
             self.close_extras()
-            pool_seed = int(self.np_random.integers(2**31)) if seed is None else seed
+            pool_seed = int(self.np_random.integers(2**31 - 1)) if seed is None else seed
             self._pool = self._make_pool(seed=pool_seed)
         return self._pool.reset()
 

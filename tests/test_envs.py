@@ -59,6 +59,13 @@ def test_minatar_is_minatars_game_with_channels_first(game):
             break
 
 
+def test_minatar_frames_can_be_filmed():
+    env = gym.make("MinAtar/Breakout-v1", render_mode="rgb_array")
+    env.reset(seed=1)
+    frame = env.render()
+    assert frame.shape == (160, 160, 3) and frame.dtype == np.uint8 and frame.max() > 100
+
+
 @pytest.mark.parametrize("env_id", ["CartPole-v1", "envpool/CartPole-v1"])
 def test_the_last_observation_is_at_the_ended_row_and_the_next_row_only_resets(env_id):
     envs = gym.make_vec(env_id, num_envs=4)

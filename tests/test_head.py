@@ -71,11 +71,21 @@ def test_the_frozen_head_moves_with_the_agent():
 
 def test_the_frozen_head_is_bit_identical_after_training_and_unknown_to_the_optimizer(script, launch):
     run = launch(script, "--etf-head", "--total-timesteps", 3000, "--seed", 7)
-    frame = run.args["etf_scale"] * simplex_etf(2, 64, torch.Generator().manual_seed(7))
+    frame = run.args["etf_scale"] * simplex_etf(2, 64, torch.Generator().manual_seed(2**32 + 7))
     assert torch.equal(run.checkpoint["agent"]["head.weight"], frame)
     known = run.checkpoint["optimizer"]["state"].values()
     trainable = [value for name, value in run.checkpoint["agent"].items() if name != "head.weight"]
     assert sorted(s["exp_avg"].shape for s in known) == sorted(value.shape for value in trainable)
+
+
+def test_the_head_s_flags_leave_a_critic_of_its_own_alone():
+    torch.manual_seed(0)
+    plain = Agent((4,), 3, Args())
+    bounded = Agent((4,), 3, Args(feature_norm=0.1, feature_activation="linear"))
+    bounded.critic.load_state_dict(plain.critic.state_dict())
+    obs = torch.randn(9, 4)
+    assert torch.equal(plain.critic(obs), bounded.critic(obs))
+    assert bounded.actor(obs).norm(dim=1).max() < 0.101
 
 
 @pytest.mark.parametrize("epsilon", [0.0, 0.1, 1.0])
@@ -109,7 +119,8 @@ def test_feature_norm_projects_onto_the_ball():
 
 
 @pytest.mark.parametrize(
-    ("shape", "width"), [((10, 10, 4), 128), ((4, 10, 10), 128), ((10, 10, 10), 128), ((4, 84, 84), 512), ((96, 96, 3), 512)]
+    ("shape", "width"),
+    [((10, 10, 4), 128), ((4, 10, 10), 128), ((10, 10, 10), 128), ((32, 32, 3), 128), ((4, 84, 84), 512), ((96, 96, 3), 512)],
 )
 def test_images_of_both_layouts_and_sizes(shape, width):
     for activation in ("tanh", "linear", "relu"):

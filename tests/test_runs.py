@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
 from tests.conftest import Run
 
@@ -24,6 +25,13 @@ def deterministic(run: Run) -> tuple:
     scalars = {tag: points for tag, points in run.scalars.items() if tag != "charts/SPS"}
     episodes = [{key: value for key, value in episode.items() if key != "seconds"} for episode in run.episodes]
     return scalars, episodes, [tensor.tolist() for tensor in run.checkpoint["agent"].values()]
+
+
+def recorded_steps(path, tag: str) -> list[int]:
+    """Steps of a tag as they stand in the event files, whatever a reader would purge."""
+    files = sorted(path.glob("events.*"), key=lambda file: float(file.name.split(".")[3]))
+    events = (event for file in files for event in EventFileLoader(str(file)).Load())
+    return [event.step for event in events for value in event.summary.value if value.tag == tag]
 
 
 def test_a_run_leaves_what_the_benchmark_reads(script, launch):
@@ -89,7 +97,8 @@ def test_a_killed_run_resumes_without_a_gap_or_a_double_point(script, tmp_path, 
     steps, seconds = ([episode[key] for episode in run.episodes] for key in ("global_step", "seconds"))
     assert steps == sorted(steps) and seconds == sorted(seconds)
     assert sum(episode["length"] for episode in run.episodes) <= run.checkpoint["global_step"]
-    logged = [step for step, _ in run.scalars["losses/policy_loss"]]
+    logged = recorded_steps(path, "losses/policy_loss")
+    assert logged == [step for step, _ in run.scalars["losses/policy_loss"]]
     assert len(logged) == len(set(logged)) == run.checkpoint["iteration"]
     assert max(np.diff([0, *logged])) <= 512
     assert run.final_return() > np.mean([episode["return"] for episode in kept[:100]])
@@ -108,10 +117,28 @@ def test_resuming_restores_optimizer_schedule_and_random_numbers(script, launch,
     first_moment = [checkpoint["optimizer"]["state"][0]["step"].item() for checkpoint in (end, resumed_end)]
     assert first_moment[1] - first_moment[0] == updates > 0
     rate = dict(resumed[0].scalars["charts/learning_rate"])
+    assert [*rate] == recorded_steps(tmp_path / "runs/a", "charts/learning_rate")
     assert rate[min(step for step in rate if step > end["global_step"])] == pytest.approx(
         run.args["learning_rate"] * (1 - end["global_step"] / 6000), rel=1e-6
     )
     assert not torch.equal(end["rng"], resumed_end["rng"])
+
+
+def test_flags_given_on_resume_override(script, launch):
+    run = launch(script, "--total-timesteps", 3000)
+    launch(
+        script, "--resume", run.path / "checkpoint.pt", "--total-timesteps", 4000, "--learning-rate", 0.01, "--no-anneal-lr"
+    )
+    assert run.scalars["charts/learning_rate"][-1][1] == pytest.approx(0.01)
+    assert run.args["learning_rate"] == 0.01 and run.args["resume"] is None
+
+
+def test_a_checkpoint_without_its_logs_resumes(script, launch, tmp_path):
+    run = launch(script, "--total-timesteps", 1500)
+    (tmp_path / "runs" / "copy").mkdir()
+    shutil.copy(run.path / "checkpoint.pt", tmp_path / "runs" / "copy")
+    copy = launch(script, "--resume", tmp_path / "runs/copy/checkpoint.pt", "--total-timesteps", 3000)
+    assert copy.episodes[0]["global_step"] > run.checkpoint["global_step"]
 
 
 def test_resuming_a_finished_run_changes_nothing(script, launch):
@@ -147,12 +174,28 @@ def test_evaluate_plays_the_saved_agent(script, launch, tmp_path, capsys):
 def test_evaluation_counts_the_first_episode_of_each_environment(script):
     envs = script.make_envs("tests.probes:Truncated-v0", 3)
     agent = script.Agent((1,), 2, script.Args())
-    assert script.evaluate(envs, agent, seed=1).tolist() == [10, 10, 10]
+    assert script.evaluate(envs, agent, episodes=5, seed=1) == [10] * 6
+
+
+def test_evaluation_ends_where_episodes_do_not(script):
+    envs = script.make_envs("CliffWalking-v1", 1)  # without a time limit; the greedy agent below walks against a wall
+    agent = script.Agent((48,), 4, script.Args())
+    torch.nn.init.zeros_(agent.head.weight)
+    assert script.evaluate(envs, agent, episodes=1, seed=1) == [-27000]
+
+
+def test_the_device_moves_with_the_agent(script):
+    """The nearest thing to CUDA on a machine without it: a forgotten transfer fails on the meta device too."""
+    envs = script.make_envs("CartPole-v1", 4)
+    args = script.Args(num_steps=4)
+    rollout, _ = script.collect(envs, script.Agent((4,), 2, args), envs.reset(seed=1)[0], np.zeros(4, bool), args)
+    columns, features, _ = script.make_batch(script.Agent((4,), 2, args).to("meta"), rollout, args)
+    assert {tensor.device.type for tensor in (*columns, features)} == {"meta"}
 
 
 def test_tracking_goes_through_wandb(script, launch, monkeypatch):
     calls = []
-    fake = SimpleNamespace(init=lambda **kwargs: calls.append(kwargs), __spec__=SimpleNamespace(name="wandb"))
+    fake = SimpleNamespace(init=lambda **kwargs: calls.append(kwargs), __spec__=SimpleNamespace(origin="wandb.py"))
     monkeypatch.setitem(sys.modules, "wandb", fake)
     run = launch(script, "--total-timesteps", 600, "--track")
     assert calls[0]["name"] == run.path.name and calls[0]["config"] == run.args and calls[0]["sync_tensorboard"]
