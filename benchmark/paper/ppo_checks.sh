@@ -3,11 +3,13 @@
 set -euo pipefail
 . benchmark/paper/queue.sh
 lander="--env-id LunarLander-v3 --num-envs 16 --num-minibatches 32 --gamma 0.999 --gae-lambda 0.98 --learning-rate 5e-4"
-for head in no-etf-head etf-head; do
-  for seed in 1 2 3 4 5 6 7 8 9 10; do echo "runs/ppo_checks/cartpole-$head-$seed --$head --seed $seed"; done
-  for seed in 1 2 3; do
-    echo "runs/ppo_checks/acrobot-$head-$seed --$head --seed $seed --env-id Acrobot-v1"
-    echo "runs/ppo_checks/lander-$head-$seed --$head --seed $seed $lander --total-timesteps 1000000"
+for seed in 1 2 3 4 5 6 7 8 9 10; do
+  for head in no-etf-head etf-head; do
+    if [ "$seed" -le 3 ]; then
+      echo "runs/ppo_checks/lander-$head-$seed --$head --seed $seed $lander --total-timesteps 1000000"
+      echo "runs/ppo_checks/acrobot-$head-$seed --$head --seed $seed --env-id Acrobot-v1"
+    fi
+    echo "runs/ppo_checks/cartpole-$head-$seed --$head --seed $seed"
   done
 done | queue
 ${PYTHON:-python} -m benchmark.collate --runs runs/ppo_checks --out benchmark/results/ppo_checks
