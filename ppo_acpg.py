@@ -63,7 +63,7 @@ class Args:
     feature_norm: float = 0.0  # sqrt(E_H): project the activations onto the ball of this radius (0: unbounded)
     head_std: float = 0.01  # initial standard deviation (orthogonal gain) of the learned head
     etf_head: bool = False  # replace the learned head by a frozen simplex ETF
-    etf_scale: float = 2.0  # sqrt(E_W): norm of the frame's rows
+    etf_scale: float = 4.0  # sqrt(E_W): norm of the frame's rows
     head_frame: Literal["simplex", "random", "orthogonal"] = "simplex"  # control: another frame of the same norm
     head_trainable: bool = False  # control: only start at the frame, then learn
 
