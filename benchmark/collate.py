@@ -2,7 +2,7 @@
 
     python -m benchmark.collate --runs runs/ppo_checks --out benchmark/results/ppo_checks
 
-Columns of both: every flag in which the runs differ. Of runs.csv also
+Columns of both: every flag in which the runs differ (empty where the run's head ignores it). Of runs.csv also
 final      mean return of the last 100 episodes
 last_tenth mean return of the episodes that ended in the last 10 % of the steps
 area       mean of the run's curve
@@ -49,6 +49,8 @@ def measure(run: Path) -> dict:
         curve = (cumulated[ends] - cumulated[starts]) / (ends - starts)
     last_tenth = returns[steps > 0.9 * total]
     values = (returns[-100:].mean(), last_tenth.mean(), np.nanmean(curve), episodes[-1, 3])
+    ignored = {"head_std"} if flags.get("etf_head") else {"etf_scale", "head_frame", "head_trainable"}
+    flags = {key: value for key, value in flags.items() if key not in ignored}
     measures = dict(zip(MEASURES, values, strict=True))
     return {"script": run.name.split("__")[1], **flags, **measures, "curve": [*zip(grid, curve, strict=True)]}
 
@@ -68,7 +70,7 @@ def varying(rows: list[dict]) -> list[str]:
     """The flags in which the rows differ, seed last; those that only say where and how to run are left out."""
     silent = {*MEASURES, "curve", "seed", "runs_dir", "num_threads", "save_model"}
     flags = dict.fromkeys(key for row in rows for key in row if key not in silent)
-    return [key for key in flags if key == "env_id" or len({str(row.get(key)) for row in rows}) > 1] + ["seed"]
+    return [key for key in flags if key == "env_id" or len({str(row[key]) for row in rows if key in row}) > 1] + ["seed"]
 
 
 def markdown(rows: list[dict]) -> str:
@@ -77,7 +79,7 @@ def markdown(rows: list[dict]) -> str:
     lines = ["| " + " | ".join([*keys, "seeds", *MEASURES[:3]]) + " |", "|---" * (len(keys) + 4) + "|"]
 
     def group(row: dict) -> tuple[str, ...]:
-        return tuple(str(row.get(key)) for key in keys)
+        return tuple(str(row.get(key, "")) for key in keys)
 
     for name, members in itertools.groupby(sorted(rows, key=group), key=group):
         members = list(members)

@@ -39,6 +39,14 @@ def test_unfinished_and_damaged_runs_are_named_and_skipped(tmp_path, capsys):
     assert "stops at step 1250 of 2500" in errors and str(damaged) in errors and str(good) not in errors
 
 
+def test_flags_that_a_head_ignores_are_empty(tmp_path):
+    fake_run(tmp_path / "a", 1, [1.0] * 100, range(25, 2501, 25), etf_head=False, etf_scale=2.0, head_std=0.5)
+    fake_run(tmp_path / "b", 1, [1.0] * 100, range(25, 2501, 25), etf_head=True, etf_scale=4.0, head_std=0.5)
+    plain, etf = sorted(collate(tmp_path), key=lambda row: row["etf_head"])
+    assert "etf_scale" not in plain and plain["head_std"] == 0.5
+    assert "head_std" not in etf and etf["etf_scale"] == 4.0
+
+
 def test_groups_differ_in_more_than_the_seed(tmp_path):
     for seed, gamma, value in ((1, 0.9, 2.0), (2, 0.9, 4.0), (1, 0.5, 7.0)):
         fake_run(tmp_path / f"{seed}-{gamma}", seed, [value] * 100, range(25, 2501, 25), gamma=gamma, runs_dir=str(seed))
