@@ -56,8 +56,8 @@ def test_bad_flags(script, launch, capsys, tmp_path, flags):
     assert not any(tmp_path.iterdir())
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="a CUDA device is here")
-def test_cuda_that_is_not_there(script, launch, capsys):
+def test_cuda_that_is_not_there(script, launch, capsys, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert refused(launch, script, capsys, "--cuda").startswith("error: --cuda True: ")
 
 
