@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 
 # Probes are learned in a few thousand steps; a constant learning rate so that values do not stop short of their limits.
 PROBE_FLAGS = ("--no-anneal-lr", "--learning-rate", 3e-3, "--num-steps", 32, "--total-timesteps", 12000)
@@ -61,3 +62,15 @@ def test_cartpole_is_learned(script, launch, head):
     run = launch(script, head, "--total-timesteps", 60000)
     first = np.mean([episode["return"] for episode in run.episodes[:100]])
     assert first < 50 < 150 < run.final_return()
+
+
+def test_cartpole_is_the_same_in_envpool_and_gymnasium(script, launch):
+    """Twelve seeds, because areas scatter by a fifth of their mean: four differed by chance once."""
+    areas = {}
+    for env_id in ("CartPole-v1", "benchmark.envs:envpool/CartPole-v1"):
+        areas[env_id] = []
+        for seed in range(1, 13):
+            run = launch(script, "--env-id", env_id, "--seed", seed, "--total-timesteps", 25000)
+            steps, returns = zip(*((episode["global_step"], episode["return"]) for episode in run.episodes))
+            areas[env_id].append(np.interp(np.arange(1000, 25001, 1000), steps, returns).mean())
+    assert stats.ttest_ind(*areas.values(), equal_var=False).pvalue > 0.01, areas
