@@ -6,9 +6,7 @@ import os
 import re
 import sys
 import time
-from collections import deque
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal, NamedTuple, NoReturn
@@ -153,9 +151,6 @@ class Agent(nn.Module):
         self.head = make_head(num_actions, self.actor.feature_dim, args)
         self.value = layer_init(nn.Linear(self.actor.feature_dim, 1), std=1.0)
 
-    def logits(self, obs: Tensor) -> Tensor:
-        return self.head(self.actor(obs))
-
     def forward(self, obs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         features = self.actor(obs)
         values = self.value(features if self.critic is None else self.critic(obs)).squeeze(-1)
@@ -214,22 +209,33 @@ class Rollout(NamedTuple):
     valid: Tensor  # False where the episode had ended one row before: there the environment only reset
 
 
+def make_policy(agent: nn.Module, space: gym.spaces.Box, args):
+    """For acting: a function from observations (num_envs, *shape) of `space` to logits (num_envs, K). The default MLP runs in
+    NumPy on the memory of its parameters: a few rows cost less than the calls do, and a call of torch four of NumPy's."""
+    layers = [layer for layer in (*agent.actor.layers, agent.head) if isinstance(layer, nn.Linear)]
+    device, vectors = agent.head.weight.device, len(space.shape) == 1 and space.dtype not in (np.uint8, np.bool_)
+    if device.type != "cpu" or not vectors or args.feature_activation != "tanh" or args.feature_norm:
+        return lambda obs: agent.head(agent.actor(torch.from_numpy(obs).to(device))).numpy(force=True)
+    w1, w2, w3 = (layer.weight.detach().numpy().T for layer in layers)
+    b1, b2, b3 = (0 if layer.bias is None else layer.bias.detach().numpy() for layer in layers)
+    return lambda obs: np.tanh(np.tanh(obs @ w1 + b1) @ w2 + b2) @ w3 + b3
+
+
 @torch.inference_mode()
-def collect(envs: VectorEnv, agent: nn.Module, obs, ended, args) -> tuple[Rollout, list[tuple]]:
+def collect(envs: VectorEnv, policy, obs, ended, args) -> tuple[Rollout, list[tuple]]:
     """`num_steps` steps from observations (num_envs, *observation), where `ended` (num_envs,) marks those to be reset next.
-    Actions are sampled by the Gumbel-max trick. Also returns (valid steps so far, return, length) of each ended episode."""
-    shape = (args.num_steps, args.num_envs)
+    Actions are sampled by the Gumbel-max trick; with probability epsilon the noise is so strong that logits do not matter.
+    Also returns (valid steps so far, return, length) of each ended episode."""
+    shape, space = (args.num_steps, args.num_envs), envs.single_action_space
     frames = np.empty((args.num_steps + 1, *obs.shape), obs.dtype if obs.dtype in (np.uint8, np.bool_) else np.float32)
     actions, rewards = np.empty(shape, np.int64), np.empty(shape, np.float32)
     terminated, over, valid = np.empty((3, *shape), np.bool_)
-    noise = -torch.empty(*shape, envs.single_action_space.n).exponential_().log()
-    device, episodes = next(agent.parameters()).device, []
-    frames[0] = obs
+    noise = -torch.empty(*shape, space.n).exponential_().log() * torch.where(torch.rand(*shape, 1) < args.epsilon, 1e9, 1.0)
+    noise, episodes, frames[0] = noise.numpy(), [], obs
     for t in range(args.num_steps):
         valid[t] = ~ended
-        log_probs = behaviour_log_probs(agent.logits(torch.from_numpy(frames[t]).to(device)), args.epsilon)
-        actions[t] = (log_probs.cpu() + noise[t]).argmax(dim=-1)
-        frames[t + 1], rewards[t], terminated[t], truncated, info = envs.step(actions[t] + envs.single_action_space.start)
+        actions[t] = (policy(frames[t]) + noise[t]).argmax(axis=-1)
+        frames[t + 1], rewards[t], terminated[t], truncated, info = envs.step(actions[t] + space.start)
         over[t] = ended = terminated[t] | truncated
         for i in np.flatnonzero(ended):
             episodes.append((valid[: t + 1].sum().item(), info["episode"]["r"][i].item(), info["episode"]["l"][i].item()))
@@ -265,40 +271,36 @@ def ppo_loss(agent, args, obs, actions, old_log_probs, old_values, advantages, r
     """Clipped surrogate, value loss and entropy bonus (arXiv 1707.06347, Eq. 9) over the valid rows of a minibatch:
     obs is (batch, *observation), all else (batch,). Returns the loss, and its parts for the log."""
     count = valid.sum().clamp_min(1)
-
-    def mean(x: Tensor) -> Tensor:
-        return torch.where(valid, x, 0.0).sum() / count
-
+    weights = valid / count  # the product with these is the mean over the valid rows
     _, logits, values = agent(obs)
     log_softmax = logits.log_softmax(dim=-1)
-    entropy = mean(-(log_softmax.exp() * log_softmax).sum(dim=-1))
-    log_probs = behaviour_log_probs(logits, args.epsilon).gather(1, actions[:, None]).squeeze(1)
-    log_ratio = log_probs - old_log_probs
+    entropy = -(log_softmax.exp() * log_softmax).sum(dim=-1) @ weights
+    log_ratio = behaviour_log_probs(logits, args.epsilon).gather(1, actions[:, None]).squeeze(1) - old_log_probs
     ratio = log_ratio.exp()
     clipped_ratio = ratio.clamp(1 - args.clip_coef, 1 + args.clip_coef)
 
-    advantages = advantages - mean(advantages)
-    advantages = advantages / ((mean(advantages.square()) * count / (count - 1).clamp_min(1)).sqrt() + 1e-8)
-    policy_loss = -mean(torch.minimum(advantages * ratio, advantages * clipped_ratio))
+    advantages = advantages - advantages @ weights
+    advantages = advantages / ((advantages.square() @ weights * count / (count - 1).clamp_min(1)).sqrt() + 1e-8)
+    policy_loss = -torch.minimum(advantages * ratio, advantages * clipped_ratio) @ weights
 
     clipped_values = old_values + (values - old_values).clamp(-args.clip_coef, args.clip_coef)
-    value_loss = 0.5 * mean(torch.maximum((values - returns).square(), (clipped_values - returns).square()))
+    value_loss = 0.5 * torch.maximum((values - returns).square(), (clipped_values - returns).square()) @ weights
 
     parts = {"policy_loss": policy_loss, "value_loss": value_loss, "entropy": entropy}
-    parts |= {"approx_kl": mean(ratio - 1 - log_ratio), "clipfrac": mean((ratio != clipped_ratio).float())}
+    parts |= {"approx_kl": (ratio - 1 - log_ratio) @ weights, "clipfrac": (ratio != clipped_ratio).float() @ weights}
     return policy_loss - args.ent_coef * entropy + args.vf_coef * value_loss, parts
 
 
 def update(agent: Agent, loss_fn, optimizer: torch.optim.Optimizer, columns: list[Tensor], args: Args) -> dict[str, float]:
     """Epochs of minibatch steps over one batch. Returns the means of the loss's parts and of the gradient's norm."""
-    history = []
+    history, parameters = [], list(agent.parameters())  # a list, as walking the modules is slow
     for _ in range(args.update_epochs):
         order = torch.randperm(len(columns[0])).to(columns[0].device)
         for minibatch in zip(*(x[order].split(len(order) // args.num_minibatches) for x in columns)):
-            loss, parts = loss_fn(*minibatch)
+            loss, parts = loss_fn(agent, args, *minibatch)
             optimizer.zero_grad()
             loss.backward()
-            norm = nn.utils.clip_grad_norm_(agent.parameters(), args.max_grad_norm)
+            norm = nn.utils.clip_grad_norm_(parameters, args.max_grad_norm)
             optimizer.step()
             history.append(torch.stack([*parts.values(), norm]).detach())
     return dict(zip([*parts, "gradient_norm"], torch.stack(history).mean(dim=0).tolist()))
@@ -375,15 +377,14 @@ def load(flag: str, path: str) -> dict:
 
 
 @torch.inference_mode()
-def evaluate(envs: VectorEnv, agent: nn.Module, episodes: int, seed: int) -> list[float]:
+def evaluate(envs: VectorEnv, policy, episodes: int, seed: int) -> list[float]:
     """Greedy returns, one of each environment per reset, as else short episodes would prevail; endless ones are cut off."""
-    device, returns = next(agent.parameters()).device, []
+    returns = []
     while len(returns) < episodes:
         obs, _ = envs.reset(seed=seed + len(returns))
         totals, running, steps = np.zeros(envs.num_envs), np.ones(envs.num_envs, dtype=bool), 0
         while running.any() and (steps := steps + 1) <= 27_000:
-            actions = agent.logits(torch.as_tensor(obs, device=device)).argmax(dim=-1).cpu().numpy()
-            obs, rewards, terminated, truncated, _ = envs.step(actions + envs.single_action_space.start)
+            obs, rewards, terminated, truncated, _ = envs.step(policy(obs).argmax(axis=-1) + envs.single_action_space.start)
             totals += np.where(running, rewards, 0)
             running &= ~(terminated | truncated)
         returns.extend(totals)
@@ -393,8 +394,9 @@ def evaluate(envs: VectorEnv, agent: nn.Module, episodes: int, seed: int) -> lis
 def train(args: Args, envs: VectorEnv, agent: Agent, state: dict) -> None:
     """Train in a new directory, or on from a checkpoint's `state` in its own."""
     optimizer = torch.optim.Adam(agent.parameters(), eps=1e-5, fused=True)
-    loss_fn = partial(torch.compile(ppo_loss) if args.compile else ppo_loss, agent, args)
+    loss_fn = torch.compile(ppo_loss) if args.compile else ppo_loss
     iteration, global_step, start = state["iteration"], state["global_step"], time.time() - state["seconds"]
+    policy = make_policy(agent, envs.single_observation_space, args)
     obs, _ = envs.reset(seed=(1_000_003 * args.seed + global_step) % 2**31)  # no environment shared with the next seed
     ended = np.zeros(args.num_envs, dtype=bool)
     if args.resume:
@@ -413,19 +415,19 @@ def train(args: Args, envs: VectorEnv, agent: Agent, state: dict) -> None:
         wandb.init(id=run.name, name=run.name, resume="allow", config=state["args"], sync_tensorboard=True)
     for log in run.glob("e*"):  # episodes.csv and TensorBoard's events: what came after the checkpoint goes
         os.truncate(log, state["log_sizes"].get(log.name, 0))
-    writer, recent, episodes_file = SummaryWriter(run), deque(state["recent"], maxlen=100), open(run / "episodes.csv", "a")
+    writer, recent, episodes_file = SummaryWriter(run), state["recent"], open(run / "episodes.csv", "a")
     episodes_file.write("" if episodes_file.tell() else "global_step,return,length,seconds\n")
     bar, next_line = tqdm(total=args.total_timesteps, initial=global_step, disable=not sys.stdout.isatty()), 0.0
 
     while global_step < args.total_timesteps:
         iteration += 1
         lr = optimizer.param_groups[0]["lr"] = args.learning_rate * (1 - args.anneal_lr * global_step / args.total_timesteps)
-        rollout, episodes = collect(envs, agent, obs, ended, args)
+        rollout, episodes = collect(envs, policy, obs, ended, args)
         obs, ended = rollout.obs[-1].numpy(), rollout.ended[-1].numpy()
         for steps, episode_return, length in episodes:
-            recent.append(episode_return)
             episodes_file.write(f"{global_step + steps},{episode_return},{length},{time.time() - start:.2f}\n")
         episodes_file.flush()
+        recent = (recent + [episode_return for _, episode_return, _ in episodes])[-100:]
         global_step += int(rollout.valid.sum())
         last = global_step >= args.total_timesteps
 
@@ -435,8 +437,7 @@ def train(args: Args, envs: VectorEnv, agent: Agent, state: dict) -> None:
             metrics = collapse_metrics(features[valid], logits[valid].argmax(dim=1), agent.head.weight, args.collapse_center)
         losses = update(agent, loss_fn, optimizer, columns, args)
         if broken := ", ".join(f"{name} is {value}" for name, value in losses.items() if not math.isfinite(value)):
-            last_good = checkpoint if checkpoint.exists() else "not there yet"
-            sys.exit(f"iteration {iteration}: {broken}; the last good checkpoint is {last_good}")
+            sys.exit(f"iteration {iteration}: {broken}; last good checkpoint: {checkpoint if checkpoint.exists() else None}")
 
         seconds = time.time() - start
         scalars = {"charts/learning_rate": lr, "charts/SPS": global_step / seconds}
@@ -449,7 +450,7 @@ def train(args: Args, envs: VectorEnv, agent: Agent, state: dict) -> None:
         if iteration % args.checkpoint_every == 0 or last:
             writer.flush()
             state |= {"agent": agent.state_dict(), "optimizer": optimizer.state_dict(), "rng": torch.get_rng_state()}
-            state |= {"iteration": iteration, "global_step": global_step, "seconds": seconds, "recent": list(recent)}
+            state |= {"iteration": iteration, "global_step": global_step, "seconds": seconds, "recent": recent}
             save(checkpoint, state | {"log_sizes": {log.name: log.stat().st_size for log in run.glob("e*")}})
         status = f"return {np.mean(recent or math.nan):.1f} (last {len(recent)} episodes), {global_step / seconds:.0f} steps/s"
         bar.set_postfix_str(status, refresh=False)
@@ -482,14 +483,13 @@ def main() -> None:
     if args.backbone == "cnn" and len(envs.single_observation_space.shape) != 3:
         fail("backbone", "cnn", f"needs images, but {args.env_id} shows {envs.single_observation_space}")
     try:
-        agent = Agent(envs.single_observation_space.shape, int(envs.single_action_space.n), args)
+        agent = Agent(envs.single_observation_space.shape, envs.single_action_space.n, args).to("cuda" if args.cuda else "cpu")
     except ValueError as error:
         fail("hidden_size", args.hidden_size, error)
     if path:
         agent.load_state_dict(state["agent"])
-    agent.to("cuda" if args.cuda else "cpu")
     if args.evaluate:
-        returns = evaluate(envs, agent, args.eval_episodes, args.seed)
+        returns = evaluate(envs, make_policy(agent, envs.single_observation_space, args), args.eval_episodes, args.seed)
         print(f"{len(returns)} greedy episodes of {args.env_id}: return {np.mean(returns):.1f} ± {np.std(returns):.1f}")
     else:
         train(args, envs, agent, state)

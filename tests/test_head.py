@@ -2,6 +2,8 @@
 
 import math
 
+import gymnasium as gym
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -96,6 +98,30 @@ def test_behaviour_policy_is_the_mixture(epsilon):
     log_probs[:, 0].sum().backward()
     assert logits.grad.isfinite().all()
     assert (epsilon == 1) == (logits.grad == 0).all()
+
+
+@pytest.mark.parametrize("epsilon", [0.0, 0.3, 1.0])
+def test_actions_are_drawn_from_the_mixture(epsilon):
+    envs = ppo_acpg.make_envs("CartPole-v1", 1)
+    torch.manual_seed(0)
+    args = Args(num_envs=1, num_steps=20000, epsilon=epsilon)
+    logits = torch.tensor([1.0, -0.5])
+    rollout, _ = ppo_acpg.collect(envs, lambda obs: logits[None].numpy(), envs.reset(seed=0)[0], np.zeros(1, bool), args)
+    drawn = torch.bincount(rollout.actions.flatten()) / 20000
+    torch.testing.assert_close(drawn, ppo_acpg.behaviour_log_probs(logits, epsilon).exp(), atol=0.015, rtol=0)
+
+
+@pytest.mark.parametrize("flags", [{}, {"etf_head": True}, {"feature_norm": 0.5}, {"feature_activation": "linear"}])
+@pytest.mark.parametrize("dtype", [np.float32, np.uint8])
+def test_the_acting_policy_is_the_networks(flags, dtype):
+    space = gym.spaces.Box(0, 9, (5,), dtype)
+    agent = ppo_acpg.Agent((5,), 3, Args(**flags))
+    policy = ppo_acpg.make_policy(agent, space, Args(**flags))
+    with torch.no_grad():
+        for parameter in agent.parameters():
+            parameter += 0.1  # in place, as an optimizer does it
+        obs = np.stack([space.sample() for _ in range(8)])
+        np.testing.assert_allclose(policy(obs), agent(torch.from_numpy(obs))[1], atol=1e-5)
 
 
 def test_extreme_logits_keep_finite_log_probabilities():

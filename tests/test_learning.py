@@ -42,7 +42,7 @@ def test_reward_one_step_ahead_is_discounted(script, launch):
 def test_the_rewarded_action_is_found(script, launch, head):
     agent = trained(script, launch, "RightAction-v0", head)
     with torch.inference_mode():
-        assert agent.logits(torch.zeros(1, 1)).softmax(dim=1)[0, 2] > 0.9
+        assert agent(torch.zeros(1, 1))[1].softmax(dim=1)[0, 2] > 0.9
 
 
 def test_truncation_bootstraps(script, launch):

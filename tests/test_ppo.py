@@ -1,7 +1,6 @@
 """PPO's own functions: the batch, the loss, and that nothing of an invalid row gets through them."""
 
 import math
-from functools import partial
 
 import numpy as np
 import pytest
@@ -99,7 +98,7 @@ def test_update_visits_every_row_once_per_epoch_and_reports_the_means():
     columns[1] = torch.arange(64)  # row numbers in place of actions
     seen, losses = [], []
 
-    def spy(*minibatch):
+    def spy(agent, args, *minibatch):
         seen.append(minibatch[1])
         loss = agent.value(torch.ones(64)).square().sum()
         losses.append(loss.item())
@@ -117,5 +116,5 @@ def test_compiled_loss_is_the_same_loss():
     agent, args = make_agent()
     columns, _, _ = make_batch(agent, random_rollout(), args)
     columns = [column.clone() for column in columns]
-    eager, compiled = (partial(loss, agent, args)(*columns)[0] for loss in (ppo_loss, torch.compile(ppo_loss)))
+    eager, compiled = (loss(agent, args, *columns)[0] for loss in (ppo_loss, torch.compile(ppo_loss)))
     torch.testing.assert_close(compiled, eager)

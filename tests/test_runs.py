@@ -174,21 +174,24 @@ def test_evaluate_plays_the_saved_agent(script, launch, tmp_path, capsys):
 def test_evaluation_counts_the_first_episode_of_each_environment(script):
     envs = script.make_envs("tests.probes:Truncated-v0", 3)
     agent = script.Agent((1,), 2, script.Args())
-    assert script.evaluate(envs, agent, episodes=5, seed=1) == [10] * 6
+    policy = script.make_policy(agent, envs.single_observation_space, script.Args())
+    assert script.evaluate(envs, policy, episodes=5, seed=1) == [10] * 6
 
 
 def test_evaluation_ends_where_episodes_do_not(script):
     envs = script.make_envs("CliffWalking-v1", 1)  # without a time limit; the greedy agent below walks against a wall
     agent = script.Agent((48,), 4, script.Args())
     torch.nn.init.zeros_(agent.head.weight)
-    assert script.evaluate(envs, agent, episodes=1, seed=1) == [-27000]
+    policy = script.make_policy(agent, envs.single_observation_space, script.Args())
+    assert script.evaluate(envs, policy, episodes=1, seed=1) == [-27000]
 
 
 def test_the_device_moves_with_the_agent(script):
     """The nearest thing to CUDA on a machine without it: a forgotten transfer fails on the meta device too."""
     envs = script.make_envs("CartPole-v1", 4)
     args = script.Args(num_steps=4)
-    rollout, _ = script.collect(envs, script.Agent((4,), 2, args), envs.reset(seed=1)[0], np.zeros(4, bool), args)
+    policy = script.make_policy(script.Agent((4,), 2, args), envs.single_observation_space, args)
+    rollout, _ = script.collect(envs, policy, envs.reset(seed=1)[0], np.zeros(4, bool), args)
     columns, features, _ = script.make_batch(script.Agent((4,), 2, args).to("meta"), rollout, args)
     assert {tensor.device.type for tensor in (*columns, features)} == {"meta"}
 
