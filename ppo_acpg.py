@@ -3,10 +3,10 @@
 import json
 import math
 import os
-import re
 import sys
 import time
 from dataclasses import asdict, dataclass, replace
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal, NamedTuple, NoReturn
@@ -16,7 +16,6 @@ import numpy as np
 import torch
 import tyro
 from gymnasium.vector import AutoresetMode, VectorEnv
-from gymnasium.wrappers.vector import FlattenObservation, RecordEpisodeStatistics, RecordVideo
 from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
@@ -166,27 +165,22 @@ def behaviour_log_probs(logits: Tensor, epsilon: float) -> Tensor:
 # ALGO LOGIC: the measures of action collapse
 def frame_metrics(prefix: str, vectors: Tensor) -> dict[str, Tensor]:
     """Distance of K >= 2 vectors (K, d) from a simplex ETF (arXiv 2509.02737, Sec. 3): all 0 at one, NaN if undefined."""
-    norms, (row, column) = vectors.norm(dim=1), torch.triu_indices(len(vectors), len(vectors), offset=1)
-    cosines = (vectors @ vectors.T / norms[:, None] / norms)[row, column]
-    return {
-        f"{prefix}_equinorm": norms.std(correction=0) / norms.mean(),
-        f"{prefix}_equiangularity": cosines.std(correction=0),
-        f"{prefix}_maximal_angle": (cosines + 1 / (len(vectors) - 1)).abs().mean(),
-    }
+    norms, K = vectors.norm(dim=1), len(vectors)
+    cosines = (vectors @ vectors.T / norms[:, None] / norms)[*torch.triu_indices(K, K, offset=1)]
+    measures = norms.std(correction=0) / norms.mean(), cosines.std(correction=0), (cosines + 1 / (K - 1)).abs().mean()
+    return {f"{prefix}_{name}": measure for name, measure in zip(("equinorm", "equiangularity", "maximal_angle"), measures)}
 
 
 def collapse_metrics(features: Tensor, actions: Tensor, weight: Tensor, center: str) -> dict[str, float]:
-    """Action collapse of activations (batch, d) labelled by actions (batch,), and of the head's rows (K, d), in float64.
-    head_*, means_*: `frame_metrics` of the rows, and of the centred mean activations of the K' actions that occur.
-    within_variability: Tr(S_W pinv(S_B)) / K', the pseudo-inverse of rank K' - 1. self_duality: distance of the normalized
-    rows and means (Papyan et al. 2020, arXiv 2008.08186). Left out where undefined or, as any two centred means are a
-    simplex, trivial."""
+    """Action collapse of activations (batch, d) labelled by actions (batch,), and of the head's rows (K, d), in float64. head_*,
+    means_*: `frame_metrics` of the rows, and of the centred mean activations of the K' actions that occur. within_variability:
+    Tr(S_W pinv(S_B)) / K', the pseudo-inverse of rank K' - 1. self_duality: distance of the normalized rows and means (Papyan
+    et al. 2020, arXiv 2008.08186). Left out where undefined or trivial, as the angle of two centred means is."""
     features, weight = features.double(), weight.double()
     counts = torch.bincount(actions, minlength=len(weight))
     means = torch.zeros_like(weight).index_add(0, actions, features) / counts[:, None].clamp_min(1)
     centred = means[counts > 0] - (means[counts > 0] if center == "actions" else features).mean(dim=0)
-    metrics = frame_metrics("head", weight)
-    metrics |= {"feature_norm": features.norm(dim=1).mean(), "actions_seen": torch.tensor(len(centred))}
+    metrics = frame_metrics("head", weight) | {"feature_norm": features.norm(dim=1).mean(), "actions_seen": (counts > 0).sum()}
     _, scales, directions = torch.linalg.svd(centred, full_matrices=False)
     rank = int((scales[: len(centred) - 1] > 1e-9 * metrics["feature_norm"]).sum())
     if rank > 0:
@@ -221,7 +215,7 @@ def make_policy(agent: nn.Module, space: gym.spaces.Box, args):
     return lambda obs: np.tanh(np.tanh(obs @ w1 + b1) @ w2 + b2) @ w3 + b3
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def collect(envs: VectorEnv, policy, obs, ended, args) -> tuple[Rollout, list[tuple]]:
     """`num_steps` steps from observations (num_envs, *observation), where `ended` (num_envs,) marks those to be reset next.
     Actions are sampled by the Gumbel-max trick; with probability epsilon the noise is so strong that logits do not matter.
@@ -316,12 +310,10 @@ def fail(flag: str, value: object, reason: object) -> NoReturn:
 def check_args(args) -> None:
     """Refuse values that cannot work whatever the environment."""
     for flag, value in asdict(args).items():
-        if type(value) is int and value < (least := 0 if flag == "seed" else 1):
-            fail(flag, value, f"must be at least {least}")
-        if isinstance(value, float) and not 0 <= value < math.inf:
-            fail(flag, value, "must be finite and not negative")
-        if flag in ("epsilon", "gamma", "gae_lambda") and value > 1:
-            fail(flag, value, "must lie in [0, 1]")
+        least = 1 if type(value) is int and flag != "seed" else 0
+        most = 1 if flag in ("epsilon", "gamma", "gae_lambda") else math.inf
+        if isinstance(value, int | float) and not (least <= value <= most and math.isfinite(value)):
+            fail(flag, value, f"must be finite and lie in [{least}, {most}]")
     for flag, wrong, reason in (
         ("num_minibatches", args.num_envs * args.num_steps % args.num_minibatches, "must divide num_envs * num_steps"),
         ("track", args.track and not getattr(find_spec("wandb"), "origin", None), "needs wandb: pip install wandb"),
@@ -340,7 +332,7 @@ def make_envs(env_id: str, num_envs: int, video_folder: Path | None = None) -> V
     try:
         envs = gym.make_vec(env_id, num_envs=num_envs, **({"render_mode": "rgb_array"} if video_folder else {}))
         if video_folder:
-            envs = RecordVideo(envs, str(video_folder), episode_trigger=lambda n: True)
+            envs = gym.wrappers.vector.RecordVideo(envs, str(video_folder), episode_trigger=lambda n: True)
     except (gym.error.Error, ImportError, ValueError) as error:
         fail("env_id", env_id, error)
     actions, observations = envs.single_action_space, envs.single_observation_space
@@ -351,15 +343,14 @@ def make_envs(env_id: str, num_envs: int, video_folder: Path | None = None) -> V
     if not observations.is_np_flattenable:
         fail("env_id", env_id, f"has observations without a fixed size, {observations}")
     if not isinstance(observations, gym.spaces.Box) or len(observations.shape) not in (1, 3):
-        envs = FlattenObservation(envs)
-    return RecordEpisodeStatistics(envs)
+        envs = gym.wrappers.vector.FlattenObservation(envs)
+    return gym.wrappers.vector.RecordEpisodeStatistics(envs)
 
 
 def save(path: Path, state: dict) -> None:
     """Write beside `path`, then rename: a kill or a full disk leaves the old file whole."""
-    with open(path.with_suffix(".tmp"), "wb") as file:
+    with open(path.with_suffix(".tmp"), "wb", buffering=0) as file:
         torch.save(state, file)
-        file.flush()
         os.fsync(file.fileno())
     os.replace(path.with_suffix(".tmp"), path)
 
@@ -405,17 +396,15 @@ def train(args: Args, envs: VectorEnv, agent: Agent, state: dict) -> None:
     state |= {"script": Path(__file__).stem, "args": asdict(args) | {"resume": None}}
     head = args.head_frame.replace("simplex", "etf") + "-trainable" * args.head_trainable if args.etf_head else "linear"
     name = f"{args.env_id}__{state['script']}__{head}__{args.seed}__{time.time():.3f}"
-    run = Path(args.resume).parent if args.resume else Path(args.runs_dir, re.sub(r"[^\w.-]+", "-", name))
+    run = Path(args.resume).parent if args.resume else Path(args.runs_dir, name.replace("/", "-").replace(":", "-"))
     run.mkdir(parents=True, exist_ok=bool(args.resume))
     checkpoint = run / "checkpoint.pt"
     (run / "args.json").write_text(json.dumps(state["args"], indent=2))
     if args.track:
-        import wandb
-
-        wandb.init(id=run.name, name=run.name, resume="allow", config=state["args"], sync_tensorboard=True)
+        import_module("wandb").init(id=run.name, name=run.name, resume="allow", config=state["args"], sync_tensorboard=True)
     for log in run.glob("e*"):  # episodes.csv and TensorBoard's events: what came after the checkpoint goes
         os.truncate(log, state["log_sizes"].get(log.name, 0))
-    writer, recent, episodes_file = SummaryWriter(run), state["recent"], open(run / "episodes.csv", "a")
+    writer, recent, episodes_file = SummaryWriter(run), state["recent"], open(run / "episodes.csv", "a", 1)
     episodes_file.write("" if episodes_file.tell() else "global_step,return,length,seconds\n")
     bar, next_line = tqdm(total=args.total_timesteps, initial=global_step, disable=not sys.stdout.isatty()), 0.0
 
@@ -426,7 +415,6 @@ def train(args: Args, envs: VectorEnv, agent: Agent, state: dict) -> None:
         obs, ended = rollout.obs[-1].numpy(), rollout.ended[-1].numpy()
         for steps, episode_return, length in episodes:
             episodes_file.write(f"{global_step + steps},{episode_return},{length},{time.time() - start:.2f}\n")
-        episodes_file.flush()
         recent = (recent + [episode_return for _, episode_return, _ in episodes])[-100:]
         global_step += int(rollout.valid.sum())
         last = global_step >= args.total_timesteps
@@ -443,8 +431,8 @@ def train(args: Args, envs: VectorEnv, agent: Agent, state: dict) -> None:
         scalars = {"charts/learning_rate": lr, "charts/SPS": global_step / seconds}
         if episodes:
             _, scalars["charts/episodic_return"], scalars["charts/episodic_length"] = np.mean(episodes, axis=0)
-        scalars |= {f"losses/{name}": value for name, value in losses.items()}
-        scalars |= {f"collapse/{name}": value for name, value in metrics.items()}
+        scalars |= {f"losses/{key}": value for key, value in losses.items()}
+        scalars |= {f"collapse/{key}": value for key, value in metrics.items()}
         for tag, value in scalars.items():
             writer.add_scalar(tag, value, global_step)
         if iteration % args.checkpoint_every == 0 or last:

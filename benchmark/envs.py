@@ -6,6 +6,8 @@ envpool/Acrobot-v1, …: every envpool task under its own name ("phys2d/X-v0" is
 Atari/Breakout-v5, …: envpool's Atari games with the usual preprocessing of "NoFrameskip-v4": 84x84 grey images, 4 stacked,
 4 frames a step, up to 30 no-ops and then FIRE at the start, no sticky actions, at most 27,000 steps. Rewards are unclipped, an
 episode is a whole game, `info["lives"]` tells the lives left.
+DiscreteCarRacing-v0: `gymnasium.make("CarRacing-v3", continuous=False)` by envpool, as a vector environment: grey 96x96
+images, 4 stacked. With `action_repeat=k` (1) an action lasts k steps of the game, fewer where the episode ends.
 """
 
 from functools import partial
@@ -84,10 +86,80 @@ class EnvPool(VectorEnv):
             self._pool.close()
 
 
+class DiscreteCarRacing(VectorEnv):
+    """CarRacing-v3 with Gymnasium's five actions, nothing, right, left, gas and brake, as a Gymnasium vector environment.
+
+    Observations are uint8 (4, 96, 96), oldest frame first, grey by the weights of Gymnasium's GrayscaleObservation; the first
+    frame of an episode fills the stack. The pool runs asynchronously, so that an environment whose episode ended while an
+    action is repeated can wait for the others.
+    """
+
+    metadata: ClassVar = {"autoreset_mode": AutoresetMode.NEXT_STEP, "render_modes": []}
+    CONTROLS = np.array([[0, 0, 0], [0.6, 0, 0], [-0.6, 0, 0], [0, 0.2, 0], [0, 0, 0.8]], np.float32)  # steering, gas, brake
+    GREY = np.array([0.2125, 0.7154, 0.0721], np.float32)
+
+    def __init__(self, num_envs: int = 1, action_repeat: int = 1):
+        self.num_envs = num_envs
+        self.action_repeat = action_repeat
+        self.single_observation_space = gym.spaces.Box(0, 255, (4, 96, 96), np.uint8)
+        self.single_action_space = gym.spaces.Discrete(5)
+        self.observation_space = batch_space(self.single_observation_space, num_envs)
+        self.action_space = batch_space(self.single_action_space, num_envs)
+        self._pool = None
+
+    def _receive(self, count: int) -> None:
+        """Take in the results of `count` environments."""
+        for _ in range(count):
+            obs, rewards, terminated, truncated, info = self._pool.recv()
+            i = info["env_id"][0]
+            frame = obs[0].reshape(-1, 3) @ self.GREY
+            resets = self._ended[i] or info["elapsed_step"][0] == 0
+            self._frames[i, :-1] = frame.reshape(96, 96) if resets else self._frames[i, 1:]
+            self._frames[i, -1] = frame.reshape(96, 96)
+            self._rewards[i] += rewards[0]
+            self._terminated[i], self._truncated[i], self._ended[i] = terminated[0], truncated[0], terminated[0] | truncated[0]
+
+    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[np.ndarray, dict]:
+        """Reset all environments; without a seed, the running pool goes on with its own random numbers."""
+        super().reset(seed=seed)
+        if self._pool is None or seed is not None:
+            import envpool
+
+            self.close_extras()
+            pool_seed = int(self.np_random.integers(2**31 - 1)) if seed is None else seed
+            self._pool = envpool.make(
+                "CarRacing-v3", env_type="gymnasium", num_envs=self.num_envs, batch_size=1, seed=pool_seed
+            )
+        self._frames = np.zeros((self.num_envs, 4, 96, 96), np.uint8)
+        self._rewards = np.zeros(self.num_envs)
+        self._terminated, self._truncated = np.zeros((2, self.num_envs), np.bool_)
+        self._ended = np.ones(self.num_envs, np.bool_)
+        self._pool.async_reset()
+        self._receive(self.num_envs)
+        return self._frames.copy(), {}
+
+    def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict]:
+        """Step all environments; one whose episode has ended only resets."""
+        self._rewards = np.zeros(self.num_envs)
+        resets = self._ended.copy()
+        for k in range(self.action_repeat):
+            chosen = np.flatnonzero(~self._ended & ~resets) if k else np.arange(self.num_envs)
+            if len(chosen):
+                self._pool.send(self.CONTROLS[np.asarray(actions)[chosen]], chosen.astype(np.int32))
+                self._receive(len(chosen))
+        return self._frames.copy(), self._rewards, self._terminated.copy(), self._truncated.copy(), {}
+
+    def close_extras(self, **kwargs: Any) -> None:
+        """Stop the pool's threads."""
+        if self._pool is not None:
+            self._pool.close()
+
+
 def register_all() -> None:
     """Register every id of the module docstring whose package is installed."""
     for name, game in MINATAR_GAMES.items():
         gym.register(f"MinAtar/{name}-v1", make_minatar, kwargs={"game": game})
+    gym.register("DiscreteCarRacing-v0", vector_entry_point=DiscreteCarRacing)
     try:
         from envpool.registration import registry
     except ImportError:

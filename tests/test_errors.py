@@ -16,16 +16,16 @@ BAD = {
     "--env-id tests.probes:GraphObservation-v0": "without a fixed size",
     "--hidden-size 4 --etf-head --env-id Taxi-v4": "6 actions needs feature_dim >= 5, not 4",
     "--hidden-size 5 --etf-head --env-id Taxi-v4 --head-frame orthogonal": "feature_dim >= 6, not 5",
-    "--total-timesteps 0": "must be at least 1",
-    "--num-envs -3": "must be at least 1",
-    "--num-steps 0": "must be at least 1",
-    "--checkpoint-every 0": "must be at least 1",
-    "--collapse-every 0": "must be at least 1",
-    "--seed -1": "must be at least 0",
+    "--total-timesteps 0": "must be finite and lie in [1, inf]",
+    "--num-envs -3": "must be finite and lie in [1, inf]",
+    "--num-steps 0": "must be finite and lie in [1, inf]",
+    "--checkpoint-every 0": "must be finite and lie in [1, inf]",
+    "--collapse-every 0": "must be finite and lie in [1, inf]",
+    "--seed -1": "lie in [0, inf]",
     "--num-minibatches 7": "must divide num_envs * num_steps",
-    "--epsilon 1.01": "must lie in [0, 1]",
-    "--epsilon -0.1": "must be finite and not negative",
-    "--gamma 1.5": "must lie in [0, 1]",
+    "--epsilon 1.01": "must be finite and lie in [0, 1]",
+    "--epsilon -0.1": "must be finite and lie in [0, 1]",
+    "--gamma 1.5": "must be finite and lie in [0, 1]",
     "--learning-rate nan": "must be finite",
     "--etf-scale inf": "must be finite",
     "--head-frame random": "needs --etf-head",
@@ -105,4 +105,4 @@ def test_a_loss_that_is_not_finite_stops_the_run(script, launch):
 def test_the_exit_code_a_shell_sees(script, tmp_path):
     done = subprocess.run([sys.executable, script.__file__, "--epsilon", "2"], cwd=tmp_path, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "error: --epsilon 2.0: must lie in [0, 1]\n"
+    assert done.stderr == "error: --epsilon 2.0: must be finite and lie in [0, 1]\n"
