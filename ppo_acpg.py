@@ -48,7 +48,9 @@ class Args:
     gae_lambda: float = 0.95  # lambda of generalized advantage estimation
     num_minibatches: int = 4  # minibatches per epoch
     update_epochs: int = 4  # epochs per rollout
-    clip_coef: float = 0.2  # clip the probability ratio to 1 +- this, and the change of a value likewise
+    norm_adv: bool = True  # normalize the advantages of a minibatch
+    clip_coef: float = 0.2  # clip the probability ratio to 1 +- this
+    clip_vloss: bool = True  # clip the change of a value by clip_coef too (bad for values that are large)
     ent_coef: float = 0.01  # coefficient of the entropy bonus
     vf_coef: float = 0.5  # coefficient of the value loss
     max_grad_norm: float = 0.5  # clip the gradient's norm to this
@@ -60,7 +62,7 @@ class Args:
     feature_norm: float = 0.0  # sqrt(E_H): project the activations onto the ball of this radius (0: unbounded)
     head_std: float = 0.01  # initial standard deviation (orthogonal gain) of the learned head
     etf_head: bool = False  # replace the learned head by a frozen simplex ETF
-    etf_scale: float = 4.0  # sqrt(E_W): norm of the frame's rows
+    etf_scale: float = 2.0  # sqrt(E_W): norm of the frame's rows
     head_frame: Literal["simplex", "random", "orthogonal"] = "simplex"  # control: another frame of the same norm
     head_trainable: bool = False  # control: only start at the frame, then learn
 
@@ -172,10 +174,10 @@ def frame_metrics(prefix: str, vectors: Tensor) -> dict[str, Tensor]:
 
 
 def collapse_metrics(features: Tensor, actions: Tensor, weight: Tensor, center: str) -> dict[str, float]:
-    """Action collapse of activations (batch, d) labelled by actions (batch,), and of the head's rows (K, d), in float64. head_*,
-    means_*: `frame_metrics` of the rows, and of the centred mean activations of the K' actions that occur. within_variability:
-    Tr(S_W pinv(S_B)) / K', the pseudo-inverse of rank K' - 1. self_duality: distance of the normalized rows and means (Papyan
-    et al. 2020, arXiv 2008.08186). Left out where undefined or trivial, as the angle of two centred means is."""
+    """Action collapse of activations (batch, d) labelled by actions (batch,), and of the head's rows (K, d), in float64.
+    head_*, means_*: `frame_metrics` of the rows, and of the centred mean activations of the K' actions seen. self_duality:
+    distance of the normalized rows and means (Papyan et al. 2020, arXiv 2008.08186). within_variability: Tr(S_W pinv(S_B)) /
+    K', the pseudo-inverse of rank K' - 1. Left out where undefined, or trivial as the angle of two centred means is."""
     features, weight = features.double(), weight.double()
     counts = torch.bincount(actions, minlength=len(weight))
     means = torch.zeros_like(weight).index_add(0, actions, features) / counts[:, None].clamp_min(1)
@@ -273,12 +275,16 @@ def ppo_loss(agent, args, obs, actions, old_log_probs, old_values, advantages, r
     ratio = log_ratio.exp()
     clipped_ratio = ratio.clamp(1 - args.clip_coef, 1 + args.clip_coef)
 
-    advantages = advantages - advantages @ weights
-    advantages = advantages / ((advantages.square() @ weights * count / (count - 1).clamp_min(1)).sqrt() + 1e-8)
+    if args.norm_adv:
+        advantages = advantages - advantages @ weights
+        advantages = advantages / ((advantages.square() @ weights * count / (count - 1).clamp_min(1)).sqrt() + 1e-8)
     policy_loss = -torch.minimum(advantages * ratio, advantages * clipped_ratio) @ weights
 
-    clipped_values = old_values + (values - old_values).clamp(-args.clip_coef, args.clip_coef)
-    value_loss = 0.5 * torch.maximum((values - returns).square(), (clipped_values - returns).square()) @ weights
+    value_errors = (values - returns).square()
+    if args.clip_vloss:
+        clipped_values = old_values + (values - old_values).clamp(-args.clip_coef, args.clip_coef)
+        value_errors = torch.maximum(value_errors, (clipped_values - returns).square())
+    value_loss = 0.5 * value_errors @ weights
 
     parts = {"policy_loss": policy_loss, "value_loss": value_loss, "entropy": entropy}
     parts |= {"approx_kl": (ratio - 1 - log_ratio) @ weights, "clipfrac": (ratio != clipped_ratio).float() @ weights}

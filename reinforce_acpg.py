@@ -62,7 +62,7 @@ class Args:
     feature_norm: float = 0.0  # sqrt(E_H): project the activations onto the ball of this radius (0: unbounded)
     head_std: float = 0.01  # initial standard deviation (orthogonal gain) of the learned head
     etf_head: bool = False  # replace the learned head by a frozen simplex ETF
-    etf_scale: float = 4.0  # sqrt(E_W): norm of the frame's rows
+    etf_scale: float = 2.0  # sqrt(E_W): norm of the frame's rows
     head_frame: Literal["simplex", "random", "orthogonal"] = "simplex"  # control: another frame of the same norm
     head_trainable: bool = False  # control: only start at the frame, then learn
 
@@ -176,10 +176,10 @@ def frame_metrics(prefix: str, vectors: Tensor) -> dict[str, Tensor]:
 
 
 def collapse_metrics(features: Tensor, actions: Tensor, weight: Tensor, center: str) -> dict[str, float]:
-    """Action collapse of activations (batch, d) labelled by actions (batch,), and of the head's rows (K, d), in float64. head_*,
-    means_*: `frame_metrics` of the rows, and of the centred mean activations of the K' actions that occur. within_variability:
-    Tr(S_W pinv(S_B)) / K', the pseudo-inverse of rank K' - 1. self_duality: distance of the normalized rows and means (Papyan
-    et al. 2020, arXiv 2008.08186). Left out where undefined or trivial, as the angle of two centred means is."""
+    """Action collapse of activations (batch, d) labelled by actions (batch,), and of the head's rows (K, d), in float64.
+    head_*, means_*: `frame_metrics` of the rows, and of the centred mean activations of the K' actions seen. self_duality:
+    distance of the normalized rows and means (Papyan et al. 2020, arXiv 2008.08186). within_variability: Tr(S_W pinv(S_B)) /
+    K', the pseudo-inverse of rank K' - 1. Left out where undefined, or trivial as the angle of two centred means is."""
     features, weight = features.double(), weight.double()
     counts = torch.bincount(actions, minlength=len(weight))
     means = torch.zeros_like(weight).index_add(0, actions, features) / counts[:, None].clamp_min(1)

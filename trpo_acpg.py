@@ -56,7 +56,7 @@ class Args:
     feature_norm: float = 0.0  # sqrt(E_H): project the activations onto the ball of this radius (0: unbounded)
     head_std: float = 0.01  # initial standard deviation (orthogonal gain) of the learned head
     etf_head: bool = False  # replace the learned head by a frozen simplex ETF
-    etf_scale: float = 4.0  # sqrt(E_W): norm of the frame's rows
+    etf_scale: float = 2.0  # sqrt(E_W): norm of the frame's rows
     head_frame: Literal["simplex", "random", "orthogonal"] = "simplex"  # control: another frame of the same norm
     head_trainable: bool = False  # control: only start at the frame, then learn
 
@@ -167,10 +167,10 @@ def frame_metrics(prefix: str, vectors: Tensor) -> dict[str, Tensor]:
 
 
 def collapse_metrics(features: Tensor, actions: Tensor, weight: Tensor, center: str) -> dict[str, float]:
-    """Action collapse of activations (batch, d) labelled by actions (batch,), and of the head's rows (K, d), in float64. head_*,
-    means_*: `frame_metrics` of the rows, and of the centred mean activations of the K' actions that occur. within_variability:
-    Tr(S_W pinv(S_B)) / K', the pseudo-inverse of rank K' - 1. self_duality: distance of the normalized rows and means (Papyan
-    et al. 2020, arXiv 2008.08186). Left out where undefined or trivial, as the angle of two centred means is."""
+    """Action collapse of activations (batch, d) labelled by actions (batch,), and of the head's rows (K, d), in float64.
+    head_*, means_*: `frame_metrics` of the rows, and of the centred mean activations of the K' actions seen. self_duality:
+    distance of the normalized rows and means (Papyan et al. 2020, arXiv 2008.08186). within_variability: Tr(S_W pinv(S_B)) /
+    K', the pseudo-inverse of rank K' - 1. Left out where undefined, or trivial as the angle of two centred means is."""
     features, weight = features.double(), weight.double()
     counts = torch.bincount(actions, minlength=len(weight))
     means = torch.zeros_like(weight).index_add(0, actions, features) / counts[:, None].clamp_min(1)
@@ -262,11 +262,11 @@ def surrogate_and_kl(agent, args, obs, actions, old_log_probs, advantages) -> tu
     return (ratio * advantages).mean(), (old_log_probs.exp() * (old_log_probs - log_probs)).sum(dim=1).mean()
 
 
-def fisher_vector_product(kl: Tensor, params: list[Tensor], damping: float):
+def fisher_vector_product(kl: Tensor, theta: list[Tensor], damping: float):
     """The function v -> (F + damping) v: the Fisher matrix F is the Hessian of the mean KL divergence at the old policy, and
     F v the gradient of (gradient of the KL) . v (arXiv 1502.05477, App. C.1)."""
-    gradient = nn.utils.parameters_to_vector(torch.autograd.grad(kl, params, create_graph=True))
-    return lambda v: nn.utils.parameters_to_vector(torch.autograd.grad(gradient @ v, params, retain_graph=True)) + damping * v
+    grad = torch.cat([g.flatten() for g in torch.autograd.grad(kl, theta, create_graph=True)])
+    return lambda v: torch.cat([g.flatten() for g in torch.autograd.grad(grad @ v, theta, retain_graph=True)]) + damping * v
 
 
 def conjugate_gradient(matvec, b: Tensor, iterations: int) -> Tensor:
@@ -287,7 +287,7 @@ def policy_step(agent: Agent, batch: list[Tensor], args: Args) -> dict[str, floa
     1502.05477, App. C), if there is one; none is tried if the gradient is zero, as at epsilon 1. A frozen head never moves."""
     parameters = [*agent.actor.parameters(), *agent.head.parameters()]
     surrogate, kl = surrogate_and_kl(agent, args, *batch)
-    gradient = nn.utils.parameters_to_vector(torch.autograd.grad(surrogate, parameters, retain_graph=True))
+    gradient = torch.cat([g.flatten() for g in torch.autograd.grad(surrogate, parameters, retain_graph=True)])
     stats = {"gradient_norm": gradient.norm().item(), "improvement": 0, "kl": 0, "line_search_failures": 0, "skipped": 0}
     if not 0 < stats["gradient_norm"] < math.inf:
         return stats | {"skipped": 1}

@@ -11,7 +11,16 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-SCRIPTS = ["ppo_acpg"]
+SCRIPTS = ["ppo_acpg", "reinforce_acpg", "a2c_acpg", "trpo_acpg"]
+# Flags for iterations of a few steps.
+SHORT = {
+    "ppo_acpg": ("--num-steps", 8),
+    "reinforce_acpg": ("--num-envs", 2, "--episodes-per-update", 2),
+    "a2c_acpg": (),
+    "trpo_acpg": ("--num-steps", 8),
+}
+# Flags for an entry in the log at every iteration.
+LOG_ALL = {"a2c_acpg": ("--log-every", 1)}
 
 
 @pytest.fixture(params=SCRIPTS)

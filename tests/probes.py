@@ -80,6 +80,15 @@ class Clock(Probe):
         return np.eye(11, dtype=np.float32)[self.time]
 
 
+class TwoLengths(Probe):
+    """Episodes of 2 or 20 steps, equally often."""
+
+    def reset(self, seed=None, options=None):
+        obs, info = super().reset(seed=seed)
+        self.length = 2 if self.sign < 0 else 20
+        return obs, info
+
+
 class Diverging(Probe):
     """A reward that is not finite, after 300 steps."""
 
@@ -110,7 +119,7 @@ class TupleObservation(Probe):
 
 
 for probe in (
-    *(Probe, SeenReward, TwoSteps, RightAction, Truncated, Clock, Diverging),
+    *(Probe, SeenReward, TwoSteps, RightAction, Truncated, Clock, TwoLengths, Diverging),
     *(OneAction, ManyActions, GraphObservation, TupleObservation),
 ):
     gym.register(f"{probe.__name__}-v0", probe)

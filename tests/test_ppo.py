@@ -6,20 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from ppo_acpg import Agent, Args, Rollout, make_batch, ppo_loss, update
-
-
-def random_rollout(num_steps=16, num_envs=4, num_actions=3) -> Rollout:
-    """A rollout of vectors of size 5 with terminations, truncations and the invalid rows after them."""
-    generator = torch.Generator().manual_seed(0)
-    ended = torch.rand(num_steps, num_envs, generator=generator) < 0.3
-    for t in range(1, num_steps):
-        ended[t] &= ~ended[t - 1]
-    terminated = ended & (torch.rand(num_steps, num_envs, generator=generator) < 0.5)
-    valid = torch.cat([torch.ones(1, num_envs, dtype=torch.bool), ~ended[:-1]])
-    obs = torch.randn(num_steps + 1, num_envs, 5, generator=generator)
-    actions = torch.randint(num_actions, (num_steps, num_envs), generator=generator)
-    return Rollout(obs, actions, torch.randn(num_steps, num_envs, generator=generator), terminated, ended, valid)
+from ppo_acpg import Agent, Args, make_batch, ppo_loss, update
+from tests.rollouts import random_rollout
 
 
 def make_agent(**flags) -> tuple[Agent, Args]:

@@ -14,9 +14,10 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
-from tests.conftest import Run
+from tests.conftest import LOG_ALL, SHORT, Run
 
 CHARTS = {"charts/learning_rate", "charts/SPS", "charts/episodic_return", "charts/episodic_length"}
+UPDATES = {"ppo_acpg": 16, "a2c_acpg": 1}  # optimizer steps of an iteration; those of the others depend on the rollout
 TWO_ACTIONS = {"head_equinorm", "head_equiangularity", "head_maximal_angle", "feature_norm", "actions_seen"}
 
 
@@ -29,7 +30,7 @@ def deterministic(run: Run) -> tuple:
 
 def recorded_steps(path, tag: str) -> list[int]:
     """Steps of a tag as they stand in the event files, whatever a reader would purge."""
-    files = sorted(path.glob("events.*"), key=lambda file: float(file.name.split(".")[3]))
+    files = sorted(path.glob("events.*"), key=lambda file: [float(file.name.split(".")[k]) for k in (3, -1)])
     events = (event for file in files for event in EventFileLoader(str(file)).Load())
     return [event.step for event in events for value in event.summary.value if value.tag == tag]
 
@@ -55,11 +56,13 @@ def test_a_run_leaves_what_the_benchmark_reads(script, launch):
 
 
 def test_the_learning_rate_is_annealed_by_valid_steps(script, launch):
-    run = launch(script, "--total-timesteps", 3000)
+    run = launch(script, "--total-timesteps", 3000, *LOG_ALL.get(script.__name__, ()))
     steps = [0, *(step for step, _ in run.scalars["charts/learning_rate"])]
     expected = [run.args["learning_rate"] * (1 - step / 3000) for step in steps[:-1]]
     assert [value for _, value in run.scalars["charts/learning_rate"]] == pytest.approx(expected, rel=1e-6)
-    assert steps[1] < 512  # the rows on which environments reset are not counted
+    if "num_steps" in run.args:  # the rows on which environments reset are not counted
+        iteration = run.args["num_envs"] * run.args["num_steps"]
+        assert any(step < iteration for step in np.diff(steps)) and all(step <= iteration for step in np.diff(steps))
 
 
 def test_same_seed_same_metrics_to_the_last_bit(script, launch):
@@ -72,6 +75,7 @@ def test_same_seed_same_metrics_to_the_last_bit(script, launch):
 def test_a_killed_run_resumes_without_a_gap_or_a_double_point(script, tmp_path, kills):
     command = [sys.executable, script.__file__]
     flags = ["--total-timesteps", "60000", "--checkpoint-every", "7", "--collapse-every", "5"]
+    flags += [str(flag) for flag in LOG_ALL.get(script.__name__, ())]
     for _ in range(kills):
         process = subprocess.Popen([*command, *flags], cwd=tmp_path, stdout=subprocess.DEVNULL)
         deadline = time.monotonic() + 60
@@ -97,15 +101,15 @@ def test_a_killed_run_resumes_without_a_gap_or_a_double_point(script, tmp_path, 
     steps, seconds = ([episode[key] for episode in run.episodes] for key in ("global_step", "seconds"))
     assert steps == sorted(steps) and seconds == sorted(seconds)
     assert sum(episode["length"] for episode in run.episodes) <= run.checkpoint["global_step"]
-    logged = recorded_steps(path, "losses/policy_loss")
-    assert logged == [step for step, _ in run.scalars["losses/policy_loss"]]
+    logged = recorded_steps(path, "charts/learning_rate")
+    assert logged == [step for step, _ in run.scalars["charts/learning_rate"]]
     assert len(logged) == len(set(logged)) == run.checkpoint["iteration"]
-    assert max(np.diff([0, *logged])) <= 512
+    assert max(np.diff([0, *logged])) <= run.args["num_envs"] * run.args.get("num_steps", 2 * 500)
     assert run.final_return() > np.mean([episode["return"] for episode in kept[:100]])
 
 
 def test_resuming_restores_optimizer_schedule_and_random_numbers(script, launch, tmp_path):
-    run = launch(script, "--total-timesteps", 3000, "--checkpoint-every", 1)
+    run = launch(script, "--total-timesteps", 3000, "--checkpoint-every", 1, *LOG_ALL.get(script.__name__, ()))
     resumed = []
     for copy in ("runs/a", "runs/b"):
         shutil.copytree(run.path, tmp_path / copy)
@@ -113,9 +117,10 @@ def test_resuming_restores_optimizer_schedule_and_random_numbers(script, launch,
         resumed.append(Run(tmp_path / copy))
     assert deterministic(resumed[0]) == deterministic(resumed[1])
     end, resumed_end = run.checkpoint, resumed[0].checkpoint
-    updates = 16 * (resumed_end["iteration"] - end["iteration"])
-    first_moment = [checkpoint["optimizer"]["state"][0]["step"].item() for checkpoint in (end, resumed_end)]
-    assert first_moment[1] - first_moment[0] == updates > 0
+    updates = [checkpoint["optimizer"]["state"][0]["step"].item() for checkpoint in (end, resumed_end)]
+    assert updates[1] > updates[0] > 0
+    if script.__name__ in UPDATES:
+        assert updates == [UPDATES[script.__name__] * checkpoint["iteration"] for checkpoint in (end, resumed_end)]
     rate = dict(resumed[0].scalars["charts/learning_rate"])
     assert [*rate] == recorded_steps(tmp_path / "runs/a", "charts/learning_rate")
     assert rate[min(step for step in rate if step > end["global_step"])] == pytest.approx(
@@ -186,8 +191,10 @@ def test_evaluation_ends_where_episodes_do_not(script):
     assert script.evaluate(envs, policy, episodes=1, seed=1) == [-27000]
 
 
-def test_the_device_moves_with_the_agent(script):
+@pytest.mark.parametrize("script", ["ppo_acpg", "trpo_acpg"], indirect=True)
+def test_the_device_moves_with_the_agent(script, monkeypatch):
     """The nearest thing to CUDA on a machine without it: a forgotten transfer fails on the meta device too."""
+    monkeypatch.setattr("torch.fx.experimental._config.meta_nonzero_assume_all_nonzero", True, raising=False)
     envs = script.make_envs("CartPole-v1", 4)
     args = script.Args(num_steps=4)
     policy = script.make_policy(script.Agent((4,), 2, args), envs.single_observation_space, args)
@@ -212,5 +219,5 @@ def test_tracking_goes_through_wandb(script, launch, monkeypatch):
     ],
 )
 def test_observations_of_every_kind(script, launch, env_id):
-    run = launch(script, "--env-id", env_id, "--etf-head", "--num-steps", 8, "--total-timesteps", 60)
+    run = launch(script, "--env-id", env_id, "--etf-head", *SHORT[script.__name__], "--total-timesteps", 60)
     assert run.checkpoint["global_step"] >= 60
