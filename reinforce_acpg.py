@@ -50,7 +50,7 @@ class Args:
     gamma: float = 0.99  # discount factor
     baseline: Literal["none", "value"] = "none"  # subtract nothing from the reward-to-go, or a learned value
     update_epochs: int = 2  # passes over the episodes of an update
-    minibatch_size: int = 64  # steps of the environment in a minibatch
+    minibatch_size: int = 512  # steps of the environment in a minibatch
     ent_coef: float = 0.01  # coefficient of the entropy bonus
     vf_coef: float = 0.5  # coefficient of the value loss (with --baseline value)
     max_grad_norm: float = 0.5  # clip the gradient's norm to this

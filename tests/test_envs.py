@@ -1,5 +1,7 @@
 """The ids of benchmark/envs.py: shapes, seeding, autoreset, and Atari's whole unclipped games."""
 
+from itertools import pairwise
+
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -21,7 +23,9 @@ def play(envs: gym.vector.VectorEnv, seed: int | None, steps: int) -> list[np.nd
     return trace
 
 
-@pytest.mark.parametrize("env_id", ["MinAtar/Breakout-v1", "envpool/CartPole-v1", "envpool/FrozenLake-v1", "Atari/Pong-v5"])
+@pytest.mark.parametrize(
+    "env_id", ["MinAtar/Breakout-v1", "envpool/CartPole-v1", "envpool/FrozenLake-v1", "Atari/Pong-v5", "DiscreteCarRacing-v0"]
+)
 def test_reset_honours_the_seed(env_id):
     envs = gym.make_vec(env_id, num_envs=3)
     first, again, other = (play(envs, seed, 60) for seed in (5, 5, 6))
@@ -102,3 +106,60 @@ def test_every_envpool_task_has_an_id():
 
     assert {f"envpool/{task.replace('/', '-')}" for task in list_all_envs()} <= set(gym.registry)
     assert "Atari/Enduro-v5" in gym.registry and "Atari/CartPole-v1" not in gym.registry
+
+
+def drive(actions, seed: int, **kwargs):
+    """Frames, rewards and ends of a fixed drive in DiscreteCarRacing-v0."""
+    envs = gym.make_vec("DiscreteCarRacing-v0", num_envs=1, **kwargs)
+    frames, rewards, ends = [envs.reset(seed=seed)[0][0]], [], []
+    for action in actions:
+        obs, reward, terminated, truncated, _ = envs.step(np.array([action]))
+        frames.append(obs[0])
+        rewards.append(reward[0])
+        ends.append((terminated[0], truncated[0]))
+    envs.close()
+    return np.array(frames), np.array(rewards), ends
+
+
+def test_car_racing_is_gymnasiums_but_for_the_track():
+    """The same drive: the dashboard (speed, wheels' slip, steering, gyroscope) is the same, and so is what a step costs."""
+    actions = [3] * 20 + [1] * 8 + [3] * 10 + [2] * 10 + [4] * 5 + [0] * 5
+    env = gym.wrappers.GrayscaleObservation(gym.make("CarRacing-v3", continuous=False))
+    expected, costs = [env.reset(seed=3)[0]], []
+    for action in actions:
+        obs, cost, *_ = env.step(action)
+        expected.append(obs)
+        costs.append(cost)
+    frames, rewards, _ = drive(actions, seed=3)
+    single = gym.make_vec("DiscreteCarRacing-v0", num_envs=1)
+    assert single.single_action_space.n == env.action_space.n == 5
+    assert frames.shape[1:] == (4, 96, 96) and frames.dtype == np.uint8
+    dashboard = (slice(84, 96), slice(20, 96))  # to the left of it stands the score, which depends on the track
+    differences = [
+        np.abs(frame[-1][dashboard].astype(int) - other[dashboard]).mean()
+        for frame, other in zip(frames, expected, strict=True)
+    ]
+    assert np.median(differences) < 4 and max(differences) < 12
+    wrong, _, _ = drive([0] * 20 + [2] * 8, seed=3)
+    assert np.abs(wrong[28][-1][dashboard].astype(int) - expected[28][dashboard]).mean() > 12  # the other way
+    # A step costs 0.1; each of the track's N tiles pays 1000 / N, about 3, and the first step takes two of them.
+    for paid in (np.array(costs), rewards):
+        assert np.isclose(paid, -0.1, atol=1e-3).mean() > 0.5 and (paid > -0.11).all() and 2 < paid.max() < 12
+
+
+def test_car_racing_stacks_frames_and_resets():
+    frames, rewards, ends = drive([0] * 1003, seed=1)
+    assert all(np.array_equal(frame[:-1], before[1:]) for before, frame in pairwise(frames[:1001]))
+    assert all(np.array_equal(frames[0][0], frames[0][k]) for k in range(4))
+    assert [end for end in ends if any(end)] == [(False, True)] and ends[999] == (False, True)  # as Gymnasium's 1000 steps
+    assert rewards[1000] == 0 and all(np.array_equal(frames[1001][0], frames[1001][k]) for k in range(4))
+
+
+def test_car_racing_repeats_actions_until_the_end():
+    actions = [3] * 15
+    frames, rewards, _ = drive(np.repeat(actions, 4), seed=2)
+    repeated, sums, _ = drive(actions, seed=2, action_repeat=4)
+    np.testing.assert_allclose(sums, rewards.reshape(-1, 4).sum(axis=1), rtol=1e-5)
+    assert np.array_equal(repeated[1:, -1], frames[4::4, -1])
+    _, _, ends = drive([0] * 340, seed=1, action_repeat=3)
+    assert [k for k, end in enumerate(ends) if any(end)] == [333]  # 1000 steps of the game: 333 times 3, and 1 more
