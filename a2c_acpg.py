@@ -48,7 +48,7 @@ class Args:
     anneal_lr: bool = True  # anneal the learning rate linearly to zero
     gamma: float = 0.99  # discount factor
     gae_lambda: float = 1.0  # lambda of generalized advantage estimation; 1: n-step returns
-    ent_coef: float = 0.01  # coefficient of the entropy bonus
+    ent_coef: float = 0.0  # coefficient of the entropy bonus
     vf_coef: float = 0.5  # coefficient of the value loss
     max_grad_norm: float = 0.5  # clip the gradient's norm to this
     epsilon: float = 0.0  # act by (1 - epsilon) softmax + epsilon / K, and learn with that mixture's log-probabilities
