@@ -37,9 +37,9 @@ class Args:
     eval_episodes: int = 10  # episodes that --evaluate plays
     capture_video: bool = False  # with --evaluate: film the episodes (pip install moviepy)
     log_every: int = 100  # iterations between entries of the log
-    collapse_every: int = 200  # iterations between measurements of action collapse
+    collapse_every: int = 200  # iterations between measurements of action collapse, on the few states of one rollout
     collapse_center: Literal["actions", "states"] = "actions"  # centre on the mean of the means, or of all states (paper)
-    # Algorithm (CleanRL's names, Stable-Baselines3's values)
+    # Algorithm (CleanRL's names; Stable-Baselines3's values, but for the number of environments and the annealing)
     env_id: str = "CartPole-v1"  # any Gymnasium id with discrete actions; `module:Id` imports module first
     total_timesteps: int = 500_000  # environment steps of the whole run; those that only reset are not counted
     learning_rate: float = 7e-4  # of RMSprop (decay 0.99, epsilon 1e-5)
@@ -251,7 +251,7 @@ def a2c_loss(agent, args, obs, actions, rewards, terminated, ended, valid) -> tu
     """Policy gradient, value loss and entropy bonus (arXiv 1602.01783, Sec. 4) over the valid rows of a rollout: obs is
     (num_steps + 1, num_envs, *observation), all else (num_steps, num_envs). Returns the loss, its parts for the log, and
     activations (rows, d) and logits (rows, K). One pass of the network gives the gradient and the values to bootstrap from."""
-    over = torch.cat([torch.zeros_like(terminated[:1]), terminated])  # what is seen there must not matter
+    over = torch.cat([~valid[:1], terminated])  # what is seen there must not matter
     features, logits, values = agent(obs.masked_fill(over.view(*over.shape, *[1] * (obs.dim() - 2)), 0).flatten(0, 1))
     features, logits, values = features[: actions.numel()], logits[: actions.numel()], values.view_as(over)
     advantages = gae(rewards, values.detach(), terminated, ended, valid, args.gamma, args.gae_lambda)
@@ -285,7 +285,7 @@ def check_args(args) -> None:
     """Refuse values that cannot work whatever the environment."""
     for flag, value in asdict(args).items():
         least = 1 if type(value) is int and flag != "seed" else 0
-        most = 1 if flag in ("epsilon", "gamma", "gae_lambda") else math.inf
+        most = 1 if flag in ("epsilon", "gamma", "gae_lambda") else 2**32 if flag == "seed" else math.inf
         if isinstance(value, int | float) and not (least <= value <= most and math.isfinite(value)):
             fail(flag, value, f"must be finite and lie in [{least}, {most}]")
     for flag, wrong, reason in (
@@ -394,12 +394,16 @@ def train(args: Args, envs: VectorEnv, agent: Agent, state: dict) -> None:
         last = global_step >= args.total_timesteps
 
         loss, parts, features, logits = loss_fn(agent, args, *(x.to(agent.value.weight.device) for x in rollout))
+        measure, store = (iteration % every == 0 or last for every in (args.collapse_every, args.checkpoint_every))
+        if measure:
+            valid = rollout.valid.flatten().to(features.device)
+            labels, weight = logits[valid].argmax(dim=1), agent.head.weight
+            metrics = collapse_metrics(features[valid], labels, weight, args.collapse_center)
         losses = update(agent, loss, parts, optimizer, args)
         if broken := ", ".join(f"{name} is {value}" for name, value in losses.items() if not math.isfinite(value)):
             sys.exit(f"iteration {iteration}: {broken}; last good checkpoint: {checkpoint if checkpoint.exists() else None}")
 
         finished += episodes
-        measure, store = (iteration % every == 0 or last for every in (args.collapse_every, args.checkpoint_every))
         if not (measure or store or iteration % args.log_every == 0):
             continue
         seconds = time.time() - start
@@ -408,9 +412,6 @@ def train(args: Args, envs: VectorEnv, agent: Agent, state: dict) -> None:
             _, scalars["charts/episodic_return"], scalars["charts/episodic_length"] = np.mean(finished, axis=0)
         scalars |= {f"losses/{key}": value for key, value in losses.items()}
         if measure:
-            valid = rollout.valid.flatten().to(features.device)
-            labels, weight = logits[valid].argmax(dim=1), agent.head.weight
-            metrics = collapse_metrics(features[valid], labels, weight, args.collapse_center)
             scalars |= {f"collapse/{key}": value for key, value in metrics.items()}
         for tag, value in scalars.items():
             writer.add_scalar(tag, value, global_step)
@@ -440,8 +441,8 @@ def main() -> None:
         state = load("evaluate" if args.evaluate else "resume", path)
         args = tyro.cli(Args, default=Args(**state["args"]))
         head = ("etf_head", "etf_scale", "head_frame", "head_trainable", "feature_norm", "feature_activation")
-        for flag in ("env_id", "backbone", "hidden_size", *head):
-            if getattr(args, flag) != state["args"][flag]:
+        for flag in ("env_id", "backbone", "hidden_size", "baseline", *head):
+            if getattr(args, flag, None) != state["args"].get(flag):
                 fail(flag, getattr(args, flag), f"but {path} was trained with {state['args'][flag]}")
     check_args(args)
     torch.set_num_threads(args.num_threads)

@@ -317,7 +317,7 @@ def check_args(args) -> None:
     """Refuse values that cannot work whatever the environment."""
     for flag, value in asdict(args).items():
         least = 1 if type(value) is int and flag != "seed" else 0
-        most = 1 if flag in ("epsilon", "gamma", "gae_lambda") else math.inf
+        most = 1 if flag in ("epsilon", "gamma", "gae_lambda") else 2**32 if flag == "seed" else math.inf
         if isinstance(value, int | float) and not (least <= value <= most and math.isfinite(value)):
             fail(flag, value, f"must be finite and lie in [{least}, {most}]")
     for flag, wrong, reason in (
@@ -466,8 +466,8 @@ def main() -> None:
         state = load("evaluate" if args.evaluate else "resume", path)
         args = tyro.cli(Args, default=Args(**state["args"]))
         head = ("etf_head", "etf_scale", "head_frame", "head_trainable", "feature_norm", "feature_activation")
-        for flag in ("env_id", "backbone", "hidden_size", *head):
-            if getattr(args, flag) != state["args"][flag]:
+        for flag in ("env_id", "backbone", "hidden_size", "baseline", *head):
+            if getattr(args, flag, None) != state["args"].get(flag):
                 fail(flag, getattr(args, flag), f"but {path} was trained with {state['args'][flag]}")
     check_args(args)
     torch.set_num_threads(args.num_threads)

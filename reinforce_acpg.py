@@ -41,10 +41,10 @@ class Args:
     collapse_every: int = 10  # updates between measurements of action collapse
     collapse_center: Literal["actions", "states"] = "actions"  # centre on the mean of the means, or of all states (paper)
     # Algorithm
-    env_id: str = "CartPole-v1"  # any Gymnasium id with discrete actions; `module:Id` imports module first
+    env_id: str = "CartPole-v1"  # any Gymnasium id with discrete actions and a time limit; `module:Id` imports module first
     total_timesteps: int = 500_000  # environment steps of the whole run; those that only reset are not counted
     learning_rate: float = 1e-3  # of Adam
-    num_envs: int = 8  # parallel environments
+    num_envs: int = 8  # parallel environments; more than episodes_per_update are never used
     episodes_per_update: int = 8  # whole episodes that an update learns from
     anneal_lr: bool = True  # anneal the learning rate linearly to zero
     gamma: float = 0.99  # discount factor
@@ -261,22 +261,28 @@ def make_batch(agent: Agent, rollout: Rollout, args: Args) -> tuple[list[Tensor]
     """The valid rows, flat: observations (rows, *shape), actions, normalized advantages, and returns, which are the discounted
     reward-to-go. Also the activations (rows, d) and logits (rows, K). Only a value can stand for what truncation cut off."""
     obs, actions, rewards, terminated, ended, valid = (x.to(agent.head.weight.device) for x in rollout)
-    features, logits, values = (x.view(*obs.shape[:2], *x.shape[1:]) for x in agent(obs.flatten(0, 1)))
+    parts = map(torch.cat, zip(*map(agent, obs.flatten(0, 1).split(4096))))  # images of long episodes would not fit at once
+    features, logits, values = (x.view(*obs.shape[:2], *x.shape[1:]) for x in parts)
     advantages = gae(rewards, values, terminated, ended, valid, args.gamma, 1.0)
     returns = advantages + values[:-1]
-    advantages = (advantages - advantages[valid].mean()) / (advantages[valid].std() + 1e-8)
+    advantages = (advantages - advantages[valid].mean()) / (advantages[valid].std(correction=0) + 1e-8)
     return [x[valid] for x in (obs[:-1], actions, advantages, returns)], features[:-1][valid], logits[:-1][valid]
 
 
 def reinforce_loss(agent, args, obs, actions, advantages, returns) -> tuple[Tensor, dict[str, Tensor]]:
-    """Its gradient is REINFORCE's (Williams 1992, Eq. 11) of a minibatch, plus entropy bonus and value loss: obs is
-    (batch, *observation), all else (batch,). Returns the loss, and its parts for the log."""
+    """Its gradient is REINFORCE's (Williams 1992, Eq. 11) of a minibatch, plus entropy bonus and, with a baseline, value loss:
+    obs is (batch, *observation), all else (batch,). Returns the loss, and its parts for the log. After an update's first
+    minibatch the policy is no longer exactly the one that acted, and nothing corrects for that."""
     _, logits, values = agent(obs)
     log_softmax = logits.log_softmax(dim=-1)
     log_probs = behaviour_log_probs(logits, args.epsilon).gather(1, actions[:, None]).squeeze(1)
-    parts = {"policy_loss": -(log_probs * advantages).mean(), "value_loss": (values - returns).square().mean()}
+    parts = {"policy_loss": -(log_probs * advantages).mean()}
     parts["entropy"] = -(log_softmax.exp() * log_softmax).sum(dim=-1).mean()
-    return parts["policy_loss"] - args.ent_coef * parts["entropy"] + args.vf_coef * parts["value_loss"], parts
+    loss = parts["policy_loss"] - args.ent_coef * parts["entropy"]
+    if agent.critic is not None:
+        parts["value_loss"] = (values - returns).square().mean()
+        loss = loss + args.vf_coef * parts["value_loss"]
+    return loss, parts
 
 
 def update(agent: Agent, loss_fn, optimizer: torch.optim.Optimizer, columns: list[Tensor], args: Args) -> dict[str, float]:
@@ -304,7 +310,7 @@ def check_args(args) -> None:
     """Refuse values that cannot work whatever the environment."""
     for flag, value in asdict(args).items():
         least = 1 if type(value) is int and flag != "seed" else 0
-        most = 1 if flag in ("epsilon", "gamma") else math.inf
+        most = 1 if flag in ("epsilon", "gamma") else 2**32 if flag == "seed" else math.inf
         if isinstance(value, int | float) and not (least <= value <= most and math.isfinite(value)):
             fail(flag, value, f"must be finite and lie in [{least}, {most}]")
     for flag, wrong, reason in (
@@ -403,6 +409,10 @@ def train(args: Args, envs: VectorEnv, agent: Agent, state: dict) -> None:
         iteration += 1
         lr = optimizer.param_groups[0]["lr"] = args.learning_rate * (1 - args.anneal_lr * global_step / args.total_timesteps)
         rollout, episodes, taken = collect_episodes(envs, policy, args, args.total_timesteps - global_step)
+        complete = len(episodes) == args.episodes_per_update
+        if iteration == 1 and not complete:
+            sys.exit(f"{taken} steps held fewer than {args.episodes_per_update} whole episodes: nothing is learned")
+        episodes = episodes if complete else []  # those of a collection cut off are the short ones
         for steps, episode_return, length in episodes:
             episodes_file.write(f"{global_step + steps},{episode_return},{length},{time.time() - start:.2f}\n")
         recent = (recent + [episode_return for _, episode_return, _ in episodes])[-100:]
@@ -413,7 +423,7 @@ def train(args: Args, envs: VectorEnv, agent: Agent, state: dict) -> None:
         metrics, losses = {}, {}
         if iteration % args.collapse_every == 0 or last:
             metrics = collapse_metrics(features, logits.argmax(dim=1), agent.head.weight, args.collapse_center)
-        if len(episodes) == args.episodes_per_update:  # the last may have been cut off
+        if complete:
             losses = update(agent, loss_fn, optimizer, columns, args)
         if broken := ", ".join(f"{name} is {value}" for name, value in losses.items() if not math.isfinite(value)):
             sys.exit(f"iteration {iteration}: {broken}; last good checkpoint: {checkpoint if checkpoint.exists() else None}")
@@ -451,8 +461,8 @@ def main() -> None:
         state = load("evaluate" if args.evaluate else "resume", path)
         args = tyro.cli(Args, default=Args(**state["args"]))
         head = ("etf_head", "etf_scale", "head_frame", "head_trainable", "feature_norm", "feature_activation")
-        for flag in ("env_id", "backbone", "hidden_size", *head):
-            if getattr(args, flag) != state["args"][flag]:
+        for flag in ("env_id", "backbone", "hidden_size", "baseline", *head):
+            if getattr(args, flag, None) != state["args"].get(flag):
                 fail(flag, getattr(args, flag), f"but {path} was trained with {state['args'][flag]}")
     check_args(args)
     torch.set_num_threads(args.num_threads)

@@ -36,7 +36,7 @@ class Args:
     capture_video: bool = False  # with --evaluate: film the episodes (pip install moviepy)
     collapse_every: int = 5  # iterations between measurements of action collapse
     collapse_center: Literal["actions", "states"] = "actions"  # centre on the mean of the means, or of all states (paper)
-    # Algorithm (sb3-contrib's values, on more environments)
+    # Algorithm (sb3-contrib's values, but for the number of environments and the annealing)
     env_id: str = "CartPole-v1"  # any Gymnasium id with discrete actions; `module:Id` imports module first
     total_timesteps: int = 500_000  # environment steps of the whole run; those that only reset are not counted
     learning_rate: float = 1e-3  # of the critic's Adam
@@ -251,7 +251,7 @@ def make_batch(agent: Agent, rollout: Rollout, args: Args) -> tuple[list[Tensor]
     features, logits, values = (x.view(*obs.shape[:2], *x.shape[1:]) for x in agent(obs.flatten(0, 1)))
     advantages = gae(rewards, values, terminated, ended, valid, args.gamma, args.gae_lambda)
     log_probs, returns = behaviour_log_probs(logits[:-1], args.epsilon), advantages + values[:-1]
-    advantages = (advantages - advantages[valid].mean()) / (advantages[valid].std() + 1e-8)
+    advantages = (advantages - advantages[valid].mean()) / (advantages[valid].std(correction=0) + 1e-8)
     return [x[valid] for x in (obs[:-1], actions, log_probs, advantages, returns)], features[:-1][valid], logits[:-1][valid]
 
 
@@ -325,8 +325,8 @@ def fail(flag: str, value: object, reason: object) -> NoReturn:
 def check_args(args) -> None:
     """Refuse values that cannot work whatever the environment."""
     for flag, value in asdict(args).items():
-        least = 1 if type(value) is int and flag != "seed" else 0
-        most = 1 if flag in ("epsilon", "gamma", "gae_lambda") else math.inf
+        least = (2 if flag == "num_steps" else 1) if type(value) is int and flag != "seed" else 0
+        most = 1 if flag in ("epsilon", "gamma", "gae_lambda") else 2**32 if flag == "seed" else math.inf
         if isinstance(value, int | float) and not (least <= value <= most and math.isfinite(value)):
             fail(flag, value, f"must be finite and lie in [{least}, {most}]")
     for flag, wrong, reason in (
@@ -472,8 +472,8 @@ def main() -> None:
         state = load("evaluate" if args.evaluate else "resume", path)
         args = tyro.cli(Args, default=Args(**state["args"]))
         head = ("etf_head", "etf_scale", "head_frame", "head_trainable", "feature_norm", "feature_activation")
-        for flag in ("env_id", "backbone", "hidden_size", *head):
-            if getattr(args, flag) != state["args"][flag]:
+        for flag in ("env_id", "backbone", "hidden_size", "baseline", *head):
+            if getattr(args, flag, None) != state["args"].get(flag):
                 fail(flag, getattr(args, flag), f"but {path} was trained with {state['args'][flag]}")
     check_args(args)
     torch.set_num_threads(args.num_threads)

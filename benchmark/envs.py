@@ -7,7 +7,8 @@ Atari/Breakout-v5, …: envpool's Atari games with the usual preprocessing of "N
 4 frames a step, up to 30 no-ops and then FIRE at the start, no sticky actions, at most 27,000 steps. Rewards are unclipped, an
 episode is a whole game, `info["lives"]` tells the lives left.
 DiscreteCarRacing-v0: `gymnasium.make("CarRacing-v3", continuous=False)` by envpool, as a vector environment: grey 96x96
-images, 4 stacked. With `action_repeat=k` (1) an action lasts k steps of the game, fewer where the episode ends.
+images, 4 stacked. With `action_repeat=k` (1) an action lasts k steps of the game, fewer where the episode ends; the
+stack holds the game's last 4 frames whatever k.
 """
 
 from functools import partial
@@ -98,13 +99,18 @@ class DiscreteCarRacing(VectorEnv):
     CONTROLS = np.array([[0, 0, 0], [0.6, 0, 0], [-0.6, 0, 0], [0, 0.2, 0], [0, 0, 0.8]], np.float32)  # steering, gas, brake
     GREY = np.array([0.2125, 0.7154, 0.0721], np.float32)
 
-    def __init__(self, num_envs: int = 1, action_repeat: int = 1):
+    def __init__(self, num_envs: int = 1, action_repeat: int = 1, render_mode: None = None):
+        import envpool
+
+        if action_repeat < 1:
+            raise ValueError(f"action_repeat must be at least 1, not {action_repeat}")
         self.num_envs = num_envs
         self.action_repeat = action_repeat
         self.single_observation_space = gym.spaces.Box(0, 255, (4, 96, 96), np.uint8)
         self.single_action_space = gym.spaces.Discrete(5)
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
+        self._make_pool = partial(envpool.make, "CarRacing-v3", env_type="gymnasium", num_envs=num_envs, batch_size=1)
         self._pool = None
 
     def _receive(self, count: int) -> None:
@@ -123,13 +129,8 @@ class DiscreteCarRacing(VectorEnv):
         """Reset all environments; without a seed, the running pool goes on with its own random numbers."""
         super().reset(seed=seed)
         if self._pool is None or seed is not None:
-            import envpool
-
             self.close_extras()
-            pool_seed = int(self.np_random.integers(2**31 - 1)) if seed is None else seed
-            self._pool = envpool.make(
-                "CarRacing-v3", env_type="gymnasium", num_envs=self.num_envs, batch_size=1, seed=pool_seed
-            )
+            self._pool = self._make_pool(seed=int(self.np_random.integers(2**31 - 1)) if seed is None else seed)
         self._frames = np.zeros((self.num_envs, 4, 96, 96), np.uint8)
         self._rewards = np.zeros(self.num_envs)
         self._terminated, self._truncated = np.zeros((2, self.num_envs), np.bool_)

@@ -6,13 +6,14 @@ from ppo_acpg import Rollout
 
 
 def random_rollout(num_steps=16, num_envs=4, num_actions=3) -> Rollout:
-    """A rollout of vectors of size 5 with terminations, truncations and the invalid rows after them."""
+    """A rollout of vectors of size 5 with terminations, truncations and the invalid rows after them, one of them the first."""
     generator = torch.Generator().manual_seed(0)
     ended = torch.rand(num_steps, num_envs, generator=generator) < 0.3
     for t in range(1, num_steps):
         ended[t] &= ~ended[t - 1]
+    ended[0, -1] = False
     terminated = ended & (torch.rand(num_steps, num_envs, generator=generator) < 0.5)
-    valid = torch.cat([torch.ones(1, num_envs, dtype=torch.bool), ~ended[:-1]])
+    valid = torch.cat([torch.arange(num_envs)[None] < num_envs - 1, ~ended[:-1]])
     obs = torch.randn(num_steps + 1, num_envs, 5, generator=generator)
     actions = torch.randint(num_actions, (num_steps, num_envs), generator=generator)
     return Rollout(obs, actions, torch.randn(num_steps, num_envs, generator=generator), terminated, ended, valid)

@@ -65,6 +65,7 @@ def test_nan_in_invalid_rows_reaches_no_loss_and_no_gradient():
         rollout = random_rollout()
         rollout.rewards[~rollout.valid] = filler
         rollout.obs[1:][rollout.terminated] = filler  # the invalid rows' observations; truncated ones are bootstrapped from
+        rollout.obs[0][~rollout.valid[0]] = filler
         loss, parts, _, _ = a2c_loss(agent, args, *rollout)
         gradients.append(torch.autograd.grad(loss, agent.parameters()))
         assert all(part.isfinite() for part in parts.values())
@@ -87,4 +88,4 @@ def test_compiled_loss_is_the_same_loss():
 def test_defaults_are_those_of_stable_baselines3():
     args = Args()
     assert (args.learning_rate, args.num_steps, args.gamma, args.gae_lambda) == pytest.approx((7e-4, 5, 0.99, 1.0))
-    assert (args.vf_coef, args.max_grad_norm) == (0.5, 0.5)
+    assert (args.ent_coef, args.vf_coef, args.max_grad_norm) == (0, 0.5, 0.5)

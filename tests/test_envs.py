@@ -161,5 +161,30 @@ def test_car_racing_repeats_actions_until_the_end():
     repeated, sums, _ = drive(actions, seed=2, action_repeat=4)
     np.testing.assert_allclose(sums, rewards.reshape(-1, 4).sum(axis=1), rtol=1e-5)
     assert np.array_equal(repeated[1:, -1], frames[4::4, -1])
-    _, _, ends = drive([0] * 340, seed=1, action_repeat=3)
+    frames, rewards, ends = drive([0] * 340, seed=1, action_repeat=3)
     assert [k for k, end in enumerate(ends) if any(end)] == [333]  # 1000 steps of the game: 333 times 3, and 1 more
+    assert rewards[333] == pytest.approx(-0.1) and rewards[334] == 0  # then it only resets, once
+    assert all(np.array_equal(frames[335][0], frames[335][k]) for k in range(4))
+
+
+def test_car_racing_ends_off_the_field():
+    _, rewards, ends = drive([3] * 600, seed=1)
+    over = ends.index((True, False))
+    assert rewards[over] == -100 and rewards[over + 1] == 0
+
+
+def test_car_racing_environments_do_not_disturb_each_other():
+    """One of two drives off the field and resets; the other goes on as it does alone, and each gets its own actions."""
+    envs = gym.make_vec("DiscreteCarRacing-v0", num_envs=2, action_repeat=3)
+    alone = gym.make_vec("DiscreteCarRacing-v0", num_envs=2, action_repeat=3)
+    first, _ = envs.reset(seed=1)
+    other, _ = alone.reset(seed=1)
+    ended = 0
+    for k in range(200):
+        first, rewards, terminated, _, _ = envs.step(np.array([k % 5, 3]))
+        other, expected, _, _, _ = alone.step(np.array([k % 5, 0]))
+        assert np.array_equal(first[0], other[0]) and rewards[0] == expected[0]
+        ended += terminated[1]
+    assert ended and not np.array_equal(first[1], other[1])
+    with pytest.raises(ValueError, match="action_repeat"):
+        gym.make_vec("DiscreteCarRacing-v0", num_envs=1, action_repeat=0)

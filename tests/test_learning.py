@@ -5,13 +5,19 @@ import pytest
 import torch
 from scipy import stats
 
-# Probes are learned in a few thousand steps; a constant learning rate so that values do not stop short of their limits.
-PROBE_FLAGS = ("--no-anneal-lr", "--learning-rate", 3e-3, "--num-steps", 32, "--total-timesteps", 12000)
+# Probes are learned in some thousand steps; a constant learning rate so that values do not stop short of their limits.
+PROBE_FLAGS = {
+    "ppo_acpg": "--learning-rate 3e-3 --num-steps 32 --total-timesteps 12000",
+    "reinforce_acpg": "--learning-rate 3e-3 --baseline value --episodes-per-update 32 --total-timesteps 40000",
+    "a2c_acpg": "--learning-rate 1e-3 --total-timesteps 40000",
+    "trpo_acpg": "--learning-rate 3e-3 --num-steps 64 --total-timesteps 12000",
+}
 
 
 def trained(script, launch, env_id, *flags):
     """The agent that a run on a probe leaves behind."""
-    run = launch(script, "--env-id", f"tests.probes:{env_id}", *PROBE_FLAGS, "--save-model", *flags)
+    flags = (*PROBE_FLAGS[script.__name__].split(), *flags)
+    run = launch(script, "--env-id", f"tests.probes:{env_id}", "--no-anneal-lr", "--save-model", *flags)
     args = script.Args(**run.args)
     envs = script.make_envs(args.env_id, 1)
     agent = script.Agent(envs.single_observation_space.shape, int(envs.single_action_space.n), args)
@@ -46,12 +52,12 @@ def test_the_rewarded_action_is_found(script, launch, head):
 
 
 def test_truncation_bootstraps(script, launch):
-    agent = trained(script, launch, "Truncated-v0", "--gamma", 0.9, "--total-timesteps", 25000)
+    agent = trained(script, launch, "Truncated-v0", "--gamma", 0.9, "--total-timesteps", 40000)
     assert values(agent, [[0.0]]) == pytest.approx([10], abs=0.3)
 
 
 def test_termination_does_not(script, launch):
-    agent = trained(script, launch, "Clock-v0", "--gamma", 0.9, "--total-timesteps", 25000)
+    agent = trained(script, launch, "Clock-v0", "--gamma", 0.9, "--total-timesteps", 40000)
     exact = [sum(0.9**k for k in range(10 - t)) for t in range(10)]
     assert exact[0] == pytest.approx(6.513, abs=1e-3)
     assert values(agent, np.eye(11)[:10]) == pytest.approx(exact, abs=0.2)
@@ -64,6 +70,7 @@ def test_cartpole_is_learned(script, launch, head):
     assert first < 50 < 150 < run.final_return()
 
 
+@pytest.mark.parametrize("script", ["ppo_acpg"], indirect=True)
 def test_cartpole_is_the_same_in_envpool_and_gymnasium(script, launch):
     """Twelve seeds, because areas scatter by a fifth of their mean: four differed by chance once."""
     areas = {}

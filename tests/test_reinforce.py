@@ -69,7 +69,7 @@ def three_steps(**flags) -> tuple[list[torch.Tensor], torch.Tensor, Agent]:
 def test_reward_to_go_by_hand():
     (_, _, advantages, returns), _, _ = three_steps()
     torch.testing.assert_close(returns, torch.tensor([3.0, 5.5, 4.0, 5.0, 4.0]))
-    torch.testing.assert_close(advantages, (returns - returns.mean()) / (returns.std() + 1e-8))
+    torch.testing.assert_close(advantages, (returns - returns.mean()) / (returns.std(correction=0) + 1e-8))
 
 
 def test_a_value_stands_for_what_truncation_cut_off_and_is_the_baseline():
@@ -80,7 +80,7 @@ def test_a_value_stands_for_what_truncation_cut_off_and_is_the_baseline():
     expected = torch.stack([torch.tensor(3.0), 5.5 + last / 4, torch.tensor(4.0), 5 + last / 2, torch.tensor(4.0)])
     torch.testing.assert_close(returns, expected)
     raw = expected - values[[0, 0, 1, 1, 2], [0, 1, 0, 1, 0]]
-    torch.testing.assert_close(advantages, (raw - raw.mean()) / (raw.std() + 1e-8))
+    torch.testing.assert_close(advantages, (raw - raw.mean()) / (raw.std(correction=0) + 1e-8))
 
 
 @pytest.mark.parametrize("flags", [{}, {"etf_head": True}])
@@ -110,6 +110,28 @@ def test_value_loss_only_with_a_baseline():
     obs, actions, advantages, returns = torch.zeros(3, 4), torch.zeros(3, dtype=torch.int64), torch.ones(3), torch.ones(3)
     reinforce_loss(agent, args, obs, actions, advantages, returns)[0].backward()
     assert any((parameter.grad != 0).any() for parameter in agent.critic.parameters())
+
+
+def test_a_collection_that_is_cut_off_teaches_and_logs_nothing(launch):
+    """Only the short ones of its episodes have ended."""
+    flags = ("--env-id", "tests.probes:TwoLengths-v0", "--num-envs", 4, "--episodes-per-update", 40)
+    run = launch(reinforce_acpg, *flags, "--total-timesteps", 600, "--seed", 3)
+    whole = [episode["length"] for episode in run.episodes]
+    assert len(whole) == 40 and sum(whole) < run.checkpoint["global_step"] == pytest.approx(600, abs=4)
+    assert len(run.scalars["losses/policy_loss"]) == 1 and run.checkpoint["iteration"] == 2
+    first = launch(reinforce_acpg, *flags, "--total-timesteps", int(run.episodes[-1]["global_step"]), "--seed", 3)
+    weights = (checkpoint["agent"]["head.weight"] for checkpoint in (run.checkpoint, first.checkpoint))
+    assert torch.equal(*weights)
+
+
+def test_a_run_without_a_whole_episode_says_so(launch, tmp_path):
+    with pytest.raises(SystemExit, match="300 steps held fewer than 8 whole episodes"):
+        launch(reinforce_acpg, "--env-id", "CliffWalking-v1", "--total-timesteps", 300, "--num-envs", 4)
+
+
+def test_images_are_learned_from(launch):
+    run = launch(reinforce_acpg, "--env-id", "benchmark.envs:MinAtar/Breakout-v1", "--total-timesteps", 2000)
+    assert len(run.scalars["losses/policy_loss"]) > 1
 
 
 @pytest.mark.parametrize("epsilon", [0.0, 0.3, 1.0])

@@ -14,7 +14,7 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
-from tests.conftest import LOG_ALL, SHORT, Run
+from tests.conftest import LOG_ALL, SCRIPTS, SHORT, Run
 
 CHARTS = {"charts/learning_rate", "charts/SPS", "charts/episodic_return", "charts/episodic_length"}
 UPDATES = {"ppo_acpg": 16, "a2c_acpg": 1}  # optimizer steps of an iteration; those of the others depend on the rollout
@@ -211,13 +211,18 @@ def test_tracking_goes_through_wandb(script, launch, monkeypatch):
     assert calls[0]["name"] == run.path.name and calls[0]["config"] == run.args and calls[0]["sync_tensorboard"]
 
 
+KINDS = [
+    *("FrozenLake-v1", "Blackjack-v1", "tests.probes:TupleObservation-v0", "benchmark.envs:MinAtar/Seaquest-v1"),
+    *("benchmark.envs:envpool/FrozenLake-v1", "benchmark.envs:Atari/Pong-v5", "benchmark.envs:DiscreteCarRacing-v0"),
+]
+LONG = KINDS[-2:]  # REINFORCE would have to play whole games
+
+
 @pytest.mark.parametrize(
-    "env_id",
-    [
-        *("FrozenLake-v1", "Blackjack-v1", "tests.probes:TupleObservation-v0"),
-        *("benchmark.envs:MinAtar/Seaquest-v1", "benchmark.envs:envpool/FrozenLake-v1", "benchmark.envs:Atari/Pong-v5"),
-    ],
+    ("script", "env_id"),
+    [(script, env_id) for script in SCRIPTS for env_id in KINDS if script != "reinforce_acpg" or env_id not in LONG],
+    indirect=["script"],
 )
 def test_observations_of_every_kind(script, launch, env_id):
-    run = launch(script, "--env-id", env_id, "--etf-head", *SHORT[script.__name__], "--total-timesteps", 60)
-    assert run.checkpoint["global_step"] >= 60
+    run = launch(script, "--env-id", env_id, "--etf-head", *SHORT[script.__name__], "--total-timesteps", 300)
+    assert run.checkpoint["global_step"] >= 300

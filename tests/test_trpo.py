@@ -100,6 +100,29 @@ def test_a_surrogate_that_cannot_improve_leaves_every_parameter_as_it_was(monkey
     assert all(torch.equal(before[name], tensor) for name, tensor in agent.state_dict().items())
 
 
+def test_a_step_out_of_the_trust_region_is_shortened(monkeypatch):
+    """The first three fractions improve the surrogate but are said to leave the trust region."""
+    agent, args = make_agent()
+    batch, _, _ = make_batch(agent, random_rollout(), args)
+    real, tried = surrogate_and_kl, []
+
+    def too_far(*arguments):
+        surrogate, kl = real(*arguments)
+        tried.append(torch.nn.utils.parameters_to_vector(policy_parameters(agent)).detach())
+        return surrogate, kl + (1 if 1 < len(tried) < 5 else 0)
+
+    monkeypatch.setattr(trpo_acpg, "surrogate_and_kl", too_far)
+    stats = policy_step(agent, batch[:4], args)
+    assert len(tried) == 5 and stats["line_search_failures"] == 0 and stats["improvement"] > 0
+    torch.testing.assert_close(tried[4] - tried[0], 0.8**3 * (tried[1] - tried[0]), atol=1e-6, rtol=1e-3)
+    assert torch.equal(torch.nn.utils.parameters_to_vector(policy_parameters(agent)), tried[4])
+
+
+def test_one_valid_row_is_enough(launch):
+    run = launch(trpo_acpg, "--num-envs", 1, "--num-steps", 2, "--total-timesteps", 60)
+    assert run.checkpoint["global_step"] == 60
+
+
 def test_at_epsilon_one_the_step_is_skipped():
     agent, args = make_agent(epsilon=1.0)
     batch, _, _ = make_batch(agent, random_rollout(), args)
@@ -137,10 +160,11 @@ def test_batch_holds_only_valid_rows_whatever_the_others_hold():
         rollout = random_rollout()
         rollout.rewards[~rollout.valid] = filler
         rollout.obs[1:][rollout.terminated] = filler
+        rollout.obs[0][~rollout.valid[0]] = filler
         batches.append(make_batch(agent, rollout, args))
     for clean, planted in zip(*((*batch, features, logits) for batch, features, logits in batches)):
         assert torch.equal(clean, planted)
     (obs, actions, log_probs, advantages, _), _, logits = batches[0]
     assert len(obs) == int(rollout.valid.sum()) and torch.equal(actions, rollout.actions[rollout.valid])
     torch.testing.assert_close(log_probs.exp(), 0.7 * logits.softmax(dim=1) + 0.1)
-    assert advantages.mean().abs() < 1e-6 and advantages.std().item() == pytest.approx(1)
+    assert advantages.mean().abs() < 1e-6 and advantages.std(correction=0).item() == pytest.approx(1)
