@@ -23,7 +23,7 @@ BAD = {
     "--hidden-size 5 --etf-head --env-id Taxi-v4 --head-frame orthogonal": "feature_dim >= 6, not 5",
     "--total-timesteps 0": "must be finite and lie in [1, inf]",
     "--num-envs -3": "must be finite and lie in [1, inf]",
-    "--num-steps 0": "must be finite and lie in [1, inf]",
+    "--num-steps 0": "must be finite and lie in [",
     "--checkpoint-every 0": "must be finite and lie in [1, inf]",
     "--collapse-every 0": "must be finite and lie in [1, inf]",
     "--seed -1": "lie in [0, 4294967296]",
