@@ -1,8 +1,17 @@
-"""Rollouts made up for the tests of losses."""
+"""An agent and a rollout made up for the tests of losses."""
+
+from types import ModuleType
 
 import torch
 
 from ppo_acpg import Rollout
+
+
+def make_agent(script: ModuleType, **flags) -> tuple:
+    """An agent of `script` for vectors of size 5 and three actions, and its arguments."""
+    torch.manual_seed(0)
+    args = script.Args(**flags)
+    return script.Agent((5,), 3, args), args
 
 
 def random_rollout(num_steps=16, num_envs=4, num_actions=3) -> Rollout:

@@ -1,18 +1,17 @@
 """A2C's loss: n-step returns by hand, and that nothing of an invalid row gets through."""
 
 import math
+from functools import partial
 
 import pytest
 import torch
 
-from a2c_acpg import Agent, Args, a2c_loss
+import a2c_acpg
+from a2c_acpg import Args, a2c_loss
+from tests import rollouts
 from tests.rollouts import random_rollout
 
-
-def make_agent(**flags) -> tuple[Agent, Args]:
-    torch.manual_seed(0)
-    args = Args(**flags)
-    return Agent((5,), 3, args), args
+make_agent = partial(rollouts.make_agent, a2c_acpg)
 
 
 def test_n_step_returns_through_a_truncation_and_a_termination():

@@ -1,19 +1,18 @@
 """PPO's own functions: the batch, the loss, and that nothing of an invalid row gets through them."""
 
 import math
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 
-from ppo_acpg import Agent, Args, make_batch, ppo_loss, update
+import ppo_acpg
+from ppo_acpg import make_batch, ppo_loss, update
+from tests import rollouts
 from tests.rollouts import random_rollout
 
-
-def make_agent(**flags) -> tuple[Agent, Args]:
-    torch.manual_seed(0)
-    args = Args(**flags)
-    return Agent((5,), 3, args), args
+make_agent = partial(rollouts.make_agent, ppo_acpg)
 
 
 def test_nan_in_invalid_rows_reaches_no_loss_and_no_gradient():

@@ -1,6 +1,7 @@
 """TRPO's parts against explicit matrices, and its guarantees."""
 
 import math
+from functools import partial
 
 import gymnasium as gym
 import numpy as np
@@ -8,10 +9,10 @@ import pytest
 import torch
 
 import trpo_acpg
+from tests import rollouts
 from tests.rollouts import random_rollout
 from trpo_acpg import (
     Agent,
-    Args,
     behaviour_log_probs,
     conjugate_gradient,
     fisher_vector_product,
@@ -20,11 +21,7 @@ from trpo_acpg import (
     surrogate_and_kl,
 )
 
-
-def make_agent(**flags) -> tuple[Agent, Args]:
-    torch.manual_seed(0)
-    args = Args(**flags)
-    return Agent((5,), 3, args), args
+make_agent = partial(rollouts.make_agent, trpo_acpg)
 
 
 def policy_parameters(agent: Agent) -> list[torch.Tensor]:
