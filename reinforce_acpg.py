@@ -43,7 +43,7 @@ class Args:
     # Algorithm
     env_id: str = "CartPole-v1"  # any Gymnasium id with discrete actions and a time limit; `module:Id` imports module first
     total_timesteps: int = 500_000  # environment steps of the whole run; those that only reset are not counted
-    learning_rate: float = 1e-3  # of Adam
+    learning_rate: float = 5e-4  # of Adam
     num_envs: int = 8  # parallel environments; more than episodes_per_update are never used
     episodes_per_update: int = 8  # whole episodes that an update learns from
     anneal_lr: bool = True  # anneal the learning rate linearly to zero
