@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# REINFORCE, A2C and TRPO with both heads and their defaults: 72 runs, about MINUTES minutes on two cores.
+# REINFORCE, A2C and TRPO with both heads and their defaults: 72 runs, about 40 minutes on two cores.
 set -euo pipefail
 . benchmark/paper/queue.sh
 for seed in 1 2 3 4 5 6 7 8 9 10; do

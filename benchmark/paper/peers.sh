@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Learning curves beside Stable-Baselines3's A2C and sb3-contrib's TRPO on CartPole-v1, five seeds, 200k steps: 20 runs, about
-# MINUTES minutes on two cores. `python -m benchmark.speed` makes the peers' virtual environment.
+# 10 minutes on two cores. `python -m benchmark.speed` makes the peers' virtual environment.
 set -euo pipefail
 . benchmark/paper/queue.sh
 for seed in 1 2 3 4 5; do
