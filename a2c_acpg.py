@@ -265,7 +265,7 @@ def a2c_loss(agent, args, obs, actions, rewards, terminated, ended, valid) -> tu
     return policy_loss - args.ent_coef * entropy + args.vf_coef * value_loss, parts, features.detach(), logits.detach()
 
 
-def update(agent: Agent, loss: Tensor, parts: dict[str, Tensor], optimizer: torch.optim.Optimizer, args: Args) -> dict:
+def update(loss: Tensor, parts: dict[str, Tensor], optimizer: torch.optim.Optimizer, args: Args) -> dict[str, float]:
     """One step of the optimizer. Returns the loss's parts and the gradient's norm."""
     optimizer.zero_grad()
     loss.backward()
@@ -399,7 +399,7 @@ def train(args: Args, envs: VectorEnv, agent: Agent, state: dict) -> None:
             valid = rollout.valid.flatten().to(features.device)
             labels, weight = logits[valid].argmax(dim=1), agent.head.weight
             metrics = collapse_metrics(features[valid], labels, weight, args.collapse_center)
-        losses = update(agent, loss, parts, optimizer, args)
+        losses = update(loss, parts, optimizer, args)
         if broken := ", ".join(f"{name} is {value}" for name, value in losses.items() if not math.isfinite(value)):
             sys.exit(f"iteration {iteration}: {broken}; last good checkpoint: {checkpoint if checkpoint.exists() else None}")
 

@@ -68,6 +68,9 @@ class EnvPool(VectorEnv):
         self._make_pool = partial(envpool.make, task, env_type="gymnasium", num_envs=num_envs, **kwargs)
         self._pool = None
 
+    def _reset_pool(self) -> tuple[np.ndarray, dict]:
+        return self._pool.reset()
+
     def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[np.ndarray, dict]:
         """Reset all environments; without a seed, the running pool goes on with its own random numbers."""
         super().reset(seed=seed)
@@ -75,7 +78,7 @@ class EnvPool(VectorEnv):
             self.close_extras()
             pool_seed = int(self.np_random.integers(2**31 - 1)) if seed is None else seed
             self._pool = self._make_pool(seed=pool_seed)
-        return self._pool.reset()
+        return self._reset_pool()
 
     def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict]:
         """Step all environments."""
@@ -87,7 +90,7 @@ class EnvPool(VectorEnv):
             self._pool.close()
 
 
-class DiscreteCarRacing(VectorEnv):
+class DiscreteCarRacing(EnvPool):
     """CarRacing-v3 with Gymnasium's five actions, nothing, right, left, gas and brake, as a Gymnasium vector environment.
 
     Observations are uint8 (4, 96, 96), oldest frame first, grey by the weights of Gymnasium's GrayscaleObservation; the first
@@ -95,23 +98,18 @@ class DiscreteCarRacing(VectorEnv):
     action is repeated can wait for the others.
     """
 
-    metadata: ClassVar = {"autoreset_mode": AutoresetMode.NEXT_STEP, "render_modes": []}
     CONTROLS = np.array([[0, 0, 0], [0.6, 0, 0], [-0.6, 0, 0], [0, 0.2, 0], [0, 0, 0.8]], np.float32)  # steering, gas, brake
     GREY = np.array([0.2125, 0.7154, 0.0721], np.float32)
 
-    def __init__(self, num_envs: int = 1, action_repeat: int = 1, render_mode: None = None):
-        import envpool
-
+    def __init__(self, num_envs: int = 1, action_repeat: int = 1, **kwargs: Any):
         if action_repeat < 1:
             raise ValueError(f"action_repeat must be at least 1, not {action_repeat}")
-        self.num_envs = num_envs
+        super().__init__("CarRacing-v3", num_envs, batch_size=1, **kwargs)
         self.action_repeat = action_repeat
         self.single_observation_space = gym.spaces.Box(0, 255, (4, 96, 96), np.uint8)
         self.single_action_space = gym.spaces.Discrete(5)
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
-        self._make_pool = partial(envpool.make, "CarRacing-v3", env_type="gymnasium", num_envs=num_envs, batch_size=1)
-        self._pool = None
 
     def _receive(self, count: int) -> None:
         """Take in the results of `count` environments."""
@@ -125,12 +123,7 @@ class DiscreteCarRacing(VectorEnv):
             self._rewards[i] += rewards[0]
             self._terminated[i], self._truncated[i], self._ended[i] = terminated[0], truncated[0], terminated[0] | truncated[0]
 
-    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[np.ndarray, dict]:
-        """Reset all environments; without a seed, the running pool goes on with its own random numbers."""
-        super().reset(seed=seed)
-        if self._pool is None or seed is not None:
-            self.close_extras()
-            self._pool = self._make_pool(seed=int(self.np_random.integers(2**31 - 1)) if seed is None else seed)
+    def _reset_pool(self) -> tuple[np.ndarray, dict]:
         self._frames = np.zeros((self.num_envs, 4, 96, 96), np.uint8)
         self._rewards = np.zeros(self.num_envs)
         self._terminated, self._truncated = np.zeros((2, self.num_envs), np.bool_)
@@ -149,11 +142,6 @@ class DiscreteCarRacing(VectorEnv):
                 self._pool.send(self.CONTROLS[np.asarray(actions)[chosen]], chosen.astype(np.int32))
                 self._receive(len(chosen))
         return self._frames.copy(), self._rewards, self._terminated.copy(), self._truncated.copy(), {}
-
-    def close_extras(self, **kwargs: Any) -> None:
-        """Stop the pool's threads."""
-        if self._pool is not None:
-            self._pool.close()
 
 
 def register_all() -> None:

@@ -14,8 +14,9 @@ def make_agent(script: ModuleType, **flags) -> tuple:
     return script.Agent((5,), 3, args), args
 
 
-def random_rollout(num_steps=16, num_envs=4, num_actions=3) -> Rollout:
-    """A rollout of vectors of size 5 with terminations, truncations and the invalid rows after them, one of them the first."""
+def random_rollout(filler=0.0, num_steps=16, num_envs=4, num_actions=3) -> Rollout:
+    """A rollout of vectors of size 5 with terminations, truncations and the invalid rows after them, one of them the first.
+    `filler` stands wherever nothing must look: rewards of invalid rows, and their observations unless bootstrapped from."""
     generator = torch.Generator().manual_seed(0)
     ended = torch.rand(num_steps, num_envs, generator=generator) < 0.3
     for t in range(1, num_steps):
@@ -25,4 +26,8 @@ def random_rollout(num_steps=16, num_envs=4, num_actions=3) -> Rollout:
     valid = torch.cat([torch.arange(num_envs)[None] < num_envs - 1, ~ended[:-1]])
     obs = torch.randn(num_steps + 1, num_envs, 5, generator=generator)
     actions = torch.randint(num_actions, (num_steps, num_envs), generator=generator)
-    return Rollout(obs, actions, torch.randn(num_steps, num_envs, generator=generator), terminated, ended, valid)
+    rewards = torch.randn(num_steps, num_envs, generator=generator)
+    rewards[~valid] = filler
+    obs[1:][terminated] = filler
+    obs[0][~valid[0]] = filler
+    return Rollout(obs, actions, rewards, terminated, ended, valid)

@@ -61,10 +61,7 @@ def test_nan_in_invalid_rows_reaches_no_loss_and_no_gradient():
     agent, args = make_agent()
     gradients = []
     for filler in (0.0, math.nan):
-        rollout = random_rollout()
-        rollout.rewards[~rollout.valid] = filler
-        rollout.obs[1:][rollout.terminated] = filler  # the invalid rows' observations; truncated ones are bootstrapped from
-        rollout.obs[0][~rollout.valid[0]] = filler
+        rollout = random_rollout(filler)
         loss, parts, _, _ = a2c_loss(agent, args, *rollout)
         gradients.append(torch.autograd.grad(loss, agent.parameters()))
         assert all(part.isfinite() for part in parts.values())

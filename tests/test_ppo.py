@@ -19,10 +19,7 @@ def test_nan_in_invalid_rows_reaches_no_loss_and_no_gradient():
     agent, args = make_agent()
     gradients = []
     for filler in (0.0, math.nan):
-        rollout = random_rollout()
-        rollout.rewards[~rollout.valid] = filler
-        rollout.obs[1:][rollout.terminated] = filler  # the invalid rows' observations; truncated ones are bootstrapped from
-        rollout.obs[0][~rollout.valid[0]] = filler
+        rollout = random_rollout(filler)
         columns, _, _ = make_batch(agent, rollout, args)
         loss, parts = ppo_loss(agent, args, *(column.clone() for column in columns))
         agent.zero_grad()

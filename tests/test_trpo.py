@@ -154,10 +154,7 @@ def test_batch_holds_only_valid_rows_whatever_the_others_hold():
     agent, args = make_agent(epsilon=0.3)
     batches = []
     for filler in (0.0, math.nan):
-        rollout = random_rollout()
-        rollout.rewards[~rollout.valid] = filler
-        rollout.obs[1:][rollout.terminated] = filler
-        rollout.obs[0][~rollout.valid[0]] = filler
+        rollout = random_rollout(filler)
         batches.append(make_batch(agent, rollout, args))
     for clean, planted in zip(*((*batch, features, logits) for batch, features, logits in batches)):
         assert torch.equal(clean, planted)
