@@ -10,6 +10,10 @@ from tests.conftest import SCRIPTS
 ALL = "simplex_etf layer_init make_head Backbone behaviour_log_probs frame_metrics collapse_metrics Rollout make_policy gae"
 SHARED = {name: SCRIPTS for name in f"{ALL} fail make_envs save load evaluate main".split()}
 SHARED["collect"] = [script for script in SCRIPTS if script != "reinforce_acpg"]  # which plays whole episodes
+ATARI = "ppo_atari_acpg"  # its network, rollout and environments are its own
+COMMON = ("simplex_etf", "layer_init", "make_head", "behaviour_log_probs", "frame_metrics", "collapse_metrics", "gae")
+SHARED |= {name: [*SCRIPTS, ATARI] for name in (*COMMON, "fail", "save", "load", "evaluate")}
+SHARED |= {name: ["ppo_acpg", ATARI] for name in ("ppo_loss", "update")}
 OWN = {"Args", "Agent", "check_args", "train"}
 
 
@@ -27,16 +31,16 @@ def test_shared_definitions_are_the_same_text(name):
     assert len({definitions(script)[name] for script in SHARED[name]}) == 1
 
 
-@pytest.mark.parametrize("script", SCRIPTS)
+@pytest.mark.parametrize("script", [*SCRIPTS, ATARI])
 def test_what_is_not_shared_is_the_scripts_own(script):
     """A definition that two scripts happen to have in common belongs in the list above."""
-    for other in set(SCRIPTS) - {script}:
+    for other in {*SCRIPTS, ATARI} - {script}:
         theirs = definitions(other)
         same = {name for name, text in definitions(script).items() if theirs.get(name) == text}
         assert same <= set(SHARED) | OWN
 
 
-@pytest.mark.parametrize("script", SCRIPTS)
+@pytest.mark.parametrize("script", [*SCRIPTS, ATARI])
 def test_a_script_stands_alone_and_is_short(script):
     text = Path(f"{script}.py").read_text()
     assert len(text.splitlines()) <= 500
