@@ -1,5 +1,7 @@
 """A2C, the synchronous A3C (Mnih et al. 2016, arXiv 1602.01783); --etf-head freezes its action layer to a simplex ETF (arXiv
-2509.02737). torch's RMSprop divides by sqrt(average) + epsilon, the paper's shared one by sqrt(average + epsilon)."""
+2509.02737). torch's RMSprop divides by sqrt(average) + epsilon, the paper's shared one by sqrt(average + epsilon). Where an
+agent is so good that its gradients vanish, an epsilon of 1e-5 keeps the next steps small in the paper's form, but not in
+torch's; hence the default of sqrt(1e-5)."""
 
 import json
 import math
@@ -39,10 +41,11 @@ class Args:
     log_every: int = 100  # iterations between entries of the log
     collapse_every: int = 200  # iterations between measurements of action collapse, on the few states of one rollout
     collapse_center: Literal["actions", "states"] = "actions"  # centre on the mean of the means, or of all states (paper)
-    # Algorithm (CleanRL's names; Stable-Baselines3's values, but for the number of environments and the annealing)
+    # Algorithm (CleanRL's names; Stable-Baselines3's values, but for num_envs, the learning rate and rmsprop_eps)
     env_id: str = "CartPole-v1"  # any Gymnasium id with discrete actions; `module:Id` imports module first
     total_timesteps: int = 500_000  # environment steps of the whole run; those that only reset are not counted
-    learning_rate: float = 7e-4  # of RMSprop (decay 0.99, epsilon 1e-5)
+    learning_rate: float = 1e-3  # of RMSprop (decay 0.99)
+    rmsprop_eps: float = 3.16e-3  # its epsilon (1e-5 in Stable-Baselines3)
     num_envs: int = 8  # parallel environments
     num_steps: int = 5  # steps per environment and rollout
     anneal_lr: bool = True  # anneal the learning rate linearly to zero
@@ -357,7 +360,7 @@ def evaluate(envs: VectorEnv, policy, episodes: int, seed: int) -> list[float]:
 
 def train(args: Args, envs: VectorEnv, agent: Agent, state: dict) -> None:
     """Train in a new directory, or on from a checkpoint's `state` in its own."""
-    optimizer = torch.optim.RMSprop(agent.parameters(), alpha=0.99, eps=1e-5, foreach=True)
+    optimizer = torch.optim.RMSprop(agent.parameters(), alpha=0.99, eps=args.rmsprop_eps, foreach=True)
     loss_fn = torch.compile(a2c_loss) if args.compile else a2c_loss
     iteration, global_step, start = state["iteration"], state["global_step"], time.time() - state["seconds"]
     policy = make_policy(agent, envs.single_observation_space, args)

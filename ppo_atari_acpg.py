@@ -1,7 +1,7 @@
 """PPO (Schulman et al. 2017, arXiv 1707.06347) on Atari; --etf-head freezes its action layer to a simplex ETF (2509.02737).
 
-Lives lost end an episode, and rewards are clipped to their sign, for learning only: the game goes on, the agent has to FIRE by
-itself, and the returns that are reported are the unclipped scores of whole games."""
+Lives lost end an episode, and rewards are clipped to their sign, for learning only: the game goes on (after a life lost the
+agent has to FIRE by itself), and the returns that are reported are the unclipped scores of whole games."""
 
 import json
 import math
@@ -20,23 +20,21 @@ import gymnasium as gym
 import numpy as np
 import torch
 import tyro
-from gymnasium.vector import VectorEnv
+from gymnasium.vector import AutoresetMode, VectorEnv
 from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
-
-BACKENDS = {"envpool": ("envpool", "Breakout-v5"), "ale": ("ale-py", "ALE/Breakout-v5")}  # package, and a game as it spells it
 
 
 @dataclass
 class Args:
     seed: int = 1  # of the environments, the weights, the frame and the sampled actions
     cuda: bool = False  # train on the GPU
-    num_threads: int = os.cpu_count() or 1  # CPU threads of torch; the environments have as many of their own
+    num_threads: int = os.cpu_count() or 1  # CPU threads of torch, and as many of the environments
     compile: bool = False  # compile the loss: needs a C compiler
-    amp: bool = False  # run the network, but for the head, in bfloat16
+    amp: bool = False  # run the convolutions and the layer after them in bfloat16
     channels_last: bool = True  # keep the convolutions' weights channels-last
-    pin_memory: bool = False  # with --cuda: copy the frames asynchronously
+    pin_memory: bool = False  # with --cuda: copy the frames asynchronously, from pinned memory
     track: bool = False  # log to Weights & Biases too (pip install wandb; WANDB_PROJECT, WANDB_ENTITY, WANDB_MODE apply)
     runs_dir: str = "runs"  # where the run's own directory is made
     save_model: bool = False  # write the trained agent to agent.pt in the run's directory
@@ -44,7 +42,7 @@ class Args:
     resume: str | None = None  # go on from this checkpoint.pt, in its directory and with its flags; flags given here override
     evaluate: str | None = None  # do not train: play the agent of this agent.pt or checkpoint.pt greedily
     eval_episodes: int = 10  # games that --evaluate plays
-    capture_video: bool = False  # with --evaluate: film what the agent sees (pip install moviepy)
+    capture_video: bool = False  # with --evaluate: film the game (pip install moviepy)
     collapse_every: int = 10  # iterations between measurements of action collapse
     collapse_center: Literal["actions", "states"] = "actions"  # centre on the mean of the means, or of all states (paper)
     # Environment
@@ -130,17 +128,17 @@ class Agent(nn.Module):
         super().__init__()
         layers = [layer_init(nn.Conv2d(4, 32, 8, stride=4)), nn.ReLU(), layer_init(nn.Conv2d(32, 64, 4, stride=2)), nn.ReLU()]
         layers += [layer_init(nn.Conv2d(64, 64, 3)), nn.ReLU(), nn.Flatten()]
-        activation = {"tanh": nn.Tanh, "linear": nn.Identity, "relu": nn.ReLU}[args.feature_activation]()
-        self.backbone = nn.Sequential(*layers, layer_init(nn.Linear(64 * 7 * 7, args.hidden_size)), activation)
+        self.backbone = nn.Sequential(*layers, layer_init(nn.Linear(64 * 7 * 7, args.hidden_size)))
         self.backbone.to(memory_format=torch.channels_last if args.channels_last else torch.contiguous_format)
         self.head = make_head(num_actions, args.hidden_size, args)
         self.value = layer_init(nn.Linear(args.hidden_size, 1), std=1.0)
+        self.activation = {"tanh": nn.Tanh, "linear": nn.Identity, "relu": nn.ReLU}[args.feature_activation]()
         self.amp, self.feature_norm = args.amp, args.feature_norm
 
     def forward(self, obs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         with torch.autocast(obs.device.type, torch.bfloat16, enabled=self.amp):
             features = self.backbone(obs / 255)
-        features = features.float()
+        features = self.activation(features.float())
         if self.feature_norm > 0:
             features = features * (self.feature_norm / features.norm(dim=-1, keepdim=True).clamp_min(self.feature_norm))
         return features, self.head(features), self.value(features).squeeze(-1)
@@ -209,25 +207,23 @@ def collect(envs: VectorEnv, agent, frames, over, lives, args: Args) -> tuple[Ro
     T, N, K, device = args.num_steps, args.num_envs, envs.single_action_space.n, agent.value.weight.device
     noise = -torch.empty(T, N, K).exponential_().log() * torch.where(torch.rand(T, N, 1) < args.epsilon, 1e9, 1.0)
     obs, noise = torch.empty(T + 1, *frames.shape, dtype=torch.uint8, device=device), noise.to(device)
-    staging = torch.empty(frames.shape, dtype=torch.uint8, pin_memory=args.pin_memory)
     actions, rewards = np.empty((T, N), np.int64), np.empty((T, N), np.float32)
     terminated, ended, valid = np.empty((3, T, N), np.bool_)
-    outputs, episodes, seconds = [], [], {"inference": 0.0, "environment": 0.0}
+    outputs, episodes, start, environment = [], [], time.perf_counter(), 0.0
     for t in range(T):
-        start = time.perf_counter()
-        staging.copy_(torch.from_numpy(frames))
-        outputs.append(agent(obs[t].copy_(staging, non_blocking=args.pin_memory)))
+        host = torch.from_numpy(frames).pin_memory() if args.pin_memory else torch.from_numpy(frames)
+        outputs.append(agent(obs[t].copy_(host, non_blocking=args.pin_memory)))
         actions[t], valid[t] = (outputs[t][1] + noise[t]).argmax(dim=-1).numpy(force=True), ~over
         acted = time.perf_counter()
         frames, scores, game_over, truncated, info = envs.step(actions[t])
-        seconds["inference"] += acted - start
-        seconds["environment"] += time.perf_counter() - acted
+        environment += time.perf_counter() - acted
         rewards[t] = np.sign(scores)
-        terminated[t] = game_over | (valid[t] & (info["lives"] < lives) & (info["lives"] > 0))
+        terminated[t] = game_over | ((info["lives"] < lives) & (info["lives"] > 0))
         ended[t], over, lives = terminated[t] | truncated, game_over | truncated, info["lives"].copy()
         for i in np.flatnonzero(over):
             episodes.append((valid[: t + 1].sum().item(), info["episode"]["r"][i].item(), info["episode"]["l"][i].item()))
     outputs.append(agent(obs[T].copy_(torch.from_numpy(frames))))
+    seconds = {"environment": environment, "inference": time.perf_counter() - start - environment}
     columns = (torch.from_numpy(x).to(device) for x in (actions, rewards, terminated, ended, valid))
     return Rollout(obs, *map(torch.stack, zip(*outputs)), *columns), (frames, over, lives), episodes, seconds
 
@@ -246,7 +242,7 @@ def gae(rewards, values, terminated, ended, valid, gamma: float, gae_lambda: flo
 
 @torch.inference_mode()
 def make_batch(rollout: Rollout, args: Args) -> list[Tensor]:
-    """What `ppo_loss` takes, flat (rows, ...), and 0 where invalid, so that nothing there can reach a gradient."""
+    """What `ppo_loss` takes, flat (rows, ...); all but obs is 0 where invalid, so that nothing there reaches a gradient."""
     obs, _, logits, values, actions, rewards, terminated, ended, valid = rollout
     log_probs = behaviour_log_probs(logits[:-1], args.epsilon).gather(2, actions[:, :, None]).squeeze(2)
     advantages = gae(rewards, values, terminated, ended, valid, args.gamma, args.gae_lambda)
@@ -311,10 +307,8 @@ def check_args(args: Args) -> None:
         most = 1 if flag in ("epsilon", "gamma", "gae_lambda", "sticky_actions") else 2**32 if flag == "seed" else math.inf
         if isinstance(value, int | float) and not (least <= value <= most and math.isfinite(value)):
             fail(flag, value, f"must be finite and lie in [{least}, {most}]")
-    package = BACKENDS[args.backend][0]
-    filmable = args.evaluate and find_spec("moviepy") and package == "envpool"
+    filmable = args.evaluate and find_spec("moviepy") and args.backend == "envpool"
     for flag, wrong, reason in (
-        ("backend", not find_spec(package.replace("-", "_")), f"needs {package}: pip install {package}"),
         ("num_minibatches", args.num_envs * args.num_steps % args.num_minibatches, "must divide num_envs * num_steps"),
         ("track", args.track and not getattr(find_spec("wandb"), "origin", None), "needs wandb: pip install wandb"),
         ("cuda", args.cuda and not torch.cuda.is_available(), "torch finds no CUDA device"),
@@ -331,27 +325,31 @@ def check_args(args: Args) -> None:
 def make_envs(args: Args, num_envs: int, seed: int, video_folder: Path | None = None) -> VectorEnv:
     """Atari as in "NoFrameskip-v4": grey 84x84 frames, 4 stacked; an action lasts 4 frames, of which the last two are joined
     by their maximum; up to 30 no-ops and FIRE at the start; at most 27,000 steps. Episodes are whole games, rewards are
-    unclipped, info["lives"] tells the lives left. envpool takes its seed here, ale-py when reset."""
-    package, example = BACKENDS[args.backend]
-    if package == "envpool":
-        warnings.filterwarnings("ignore", "EnvPool seeds are fixed")
-        specs = import_module("envpool.registration").registry.specs
-        games = {task: task for task, (module, *_) in specs.items() if module == "envpool.atari"}
-        mode = {"env_type": "gymnasium", "render_mode": "rgb_array" if video_folder else None}
-        make = partial(import_module("envpool").make, reward_clip=False, seed=seed, **mode)
-    else:
-        gym.register_envs(import_module("ale_py"))
-        games = {name: spec.kwargs["game"] for name, spec in gym.registry.items() if name.startswith("ALE/")}
-        make = partial(import_module("ale_py.vector_env").AtariVectorEnv, reward_clipping=False)
-    if args.env_id not in games:
-        other = args.env_id.removeprefix("ALE/") if package == "envpool" else f"ALE/{args.env_id}"
-        advice = f"it is {other} there" if other in games else "what is not an Atari game can be trained by ppo_acpg.py"
-        fail("env_id", args.env_id, f"is no game of --backend {args.backend}, as {example} is; {advice}")
+    unclipped, info["lives"] tells the lives left. At the start envpool fires after the no-ops and fills the stack with that
+    frame, ale-py fires before them and fills it with black. envpool takes its seed here, ale-py when reset."""
+    package = "envpool" if args.backend == "envpool" else "ale-py"
     options = {"noop_max": 30, "use_fire_reset": True, "episodic_life": False, "full_action_space": args.full_action_space}
+    options |= {"repeat_action_probability": args.sticky_actions, "num_threads": min(args.num_threads, num_envs)}
     try:
-        envs = make(games[args.env_id], num_envs=num_envs, repeat_action_probability=args.sticky_actions, **options)
-    except Exception as error:  # whatever a missing ROM raises
-        fail("env_id", args.env_id, f"does not start ({error}); reinstall {package}, which brings the ROMs")
+        if package == "envpool":
+            warnings.filterwarnings("ignore", "EnvPool seeds are fixed")
+            specs = import_module("envpool.registration").registry.specs
+            games = {task: task for task, (module, *_) in specs.items() if module == "envpool.atari"}
+            options |= {"env_type": "gymnasium", "render_mode": "rgb_array" if video_folder else None}
+            make = partial(import_module("envpool").make, reward_clip=False, seed=seed)
+        else:
+            gym.register_envs(import_module("ale_py"))
+            games = {name: spec.kwargs["game"] for name, spec in gym.registry.items() if name.startswith("ALE/")}
+            make = partial(import_module("ale_py.vector_env").AtariVectorEnv, reward_clipping=False)
+        if args.env_id not in games:
+            other = args.env_id.removeprefix("ALE/") if package == "envpool" else f"ALE/{args.env_id}"
+            advice = f"it is {other} there" if other in games else "what is not an Atari game is for ppo_acpg.py"
+            fail("env_id", args.env_id, f"is no game of --backend {args.backend}; {advice}")
+        envs = make(games[args.env_id], num_envs=num_envs, **options)
+    except Exception as error:  # whatever a missing package or ROM raises
+        fail("backend", args.backend, f"{error}; pip install --force-reinstall {package} brings it and its ROMs")
+    if envs.metadata.get("autoreset_mode") != AutoresetMode.NEXT_STEP:
+        fail("backend", args.backend, f"resets by {envs.metadata.get('autoreset_mode')}, not NEXT_STEP")
     if video_folder:
         envs.render = partial(lambda screens: [*screens()], envs.render)  # RecordVideo asks for a list
         envs = gym.wrappers.vector.RecordVideo(envs, str(video_folder), episode_trigger=lambda n: True, fps=15)
@@ -471,16 +469,18 @@ def main() -> None:
         state = load("evaluate" if args.evaluate else "resume", path)
         args = tyro.cli(Args, default=Args(**state["args"]))
         head = ("etf_head", "etf_scale", "head_frame", "head_trainable", "feature_norm", "feature_activation")
-        for flag in ("env_id", "full_action_space", "hidden_size", *head):
-            if getattr(args, flag) != state["args"][flag]:
-                fail(flag, getattr(args, flag), f"but {path} was trained with {state['args'][flag]}")
-    args.env_id = args.env_id or BACKENDS[args.backend][1]
+        trained, prefix = Args(**state["args"]), "ALE/" * (args.backend == "ale")
+        args.env_id, trained.env_id = (prefix + env_id.removeprefix("ALE/") for env_id in (args.env_id, trained.env_id))
+        for flag in ("env_id", "full_action_space", "hidden_size", "channels_last", *head):
+            if getattr(args, flag) != getattr(trained, flag):
+                fail(flag, getattr(args, flag), f"but {path} was trained with {getattr(trained, flag)}")
+    args.env_id = args.env_id or {"envpool": "Breakout-v5", "ale": "ALE/Breakout-v5"}[args.backend]
     check_args(args)
     torch.set_num_threads(args.num_threads)
     torch.manual_seed(args.seed)
     num_envs = 1 if args.capture_video else args.eval_episodes if args.evaluate else args.num_envs
-    seed = (1_000_003 * args.seed + state.get("global_step", 0)) % 2**31  # no environment shared with the next seed
-    envs = make_envs(args, num_envs, seed, Path(path).parent / "videos" if args.capture_video else None)
+    seed = args.seed if args.evaluate else 1_000_003 * args.seed + state["global_step"]  # shares no game with the next seed
+    envs = make_envs(args, num_envs, seed := seed % 2**30, Path(path).parent / "videos" if args.capture_video else None)
     try:
         agent = Agent(envs.single_action_space.n, args).to("cuda" if args.cuda else "cpu")
     except ValueError as error:
@@ -488,7 +488,7 @@ def main() -> None:
     if path:
         agent.load_state_dict(state["agent"])
     if args.evaluate:
-        returns = evaluate(envs, agent.policy, args.eval_episodes, args.seed)
+        returns = evaluate(envs, agent.policy, args.eval_episodes, seed)
         print(f"{len(returns)} greedy episodes of {args.env_id}: return {np.mean(returns):.1f} ± {np.std(returns):.1f}")
     else:
         train(args, envs, agent, state, seed)

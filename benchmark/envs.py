@@ -11,6 +11,7 @@ images, 4 stacked. With `action_repeat=k` (1) an action lasts k steps of the gam
 stack holds the game's last 4 frames whatever k.
 """
 
+import os
 from functools import partial
 from typing import Any, ClassVar
 
@@ -104,6 +105,7 @@ class DiscreteCarRacing(EnvPool):
     def __init__(self, num_envs: int = 1, action_repeat: int = 1, **kwargs: Any):
         if action_repeat < 1:
             raise ValueError(f"action_repeat must be at least 1, not {action_repeat}")
+        kwargs.setdefault("num_threads", min(num_envs, os.cpu_count()))  # envpool's default is batch_size, one
         super().__init__("CarRacing-v3", num_envs, batch_size=1, **kwargs)
         self.action_repeat = action_repeat
         self.single_observation_space = gym.spaces.Box(0, 255, (4, 96, 96), np.uint8)

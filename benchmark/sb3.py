@@ -21,7 +21,7 @@ from stable_baselines3.common.env_util import make_vec_env
 COMMON = {"gamma": 0.99, "device": "cpu"}
 PEERS = {
     "ppo": (PPO, 4, 2.5e-4, {"n_steps": 128, "batch_size": 128, "n_epochs": 4, "clip_range_vf": 0.2, "ent_coef": 0.01}),
-    "a2c": (A2C, 8, 7e-4, {"n_steps": 5}),
+    "a2c": (A2C, 8, 1e-3, {"n_steps": 5, "rms_prop_eps": 3.16e-3}),
     "trpo": (TRPO, 4, 1e-3, {"n_steps": 512}),
 }
 

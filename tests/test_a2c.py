@@ -83,5 +83,18 @@ def test_compiled_loss_is_the_same_loss():
 
 def test_defaults_are_those_of_stable_baselines3():
     args = Args()
-    assert (args.learning_rate, args.num_steps, args.gamma, args.gae_lambda) == pytest.approx((7e-4, 5, 0.99, 1.0))
+    assert (args.num_steps, args.gamma, args.gae_lambda) == pytest.approx((5, 0.99, 1.0))
     assert (args.ent_coef, args.vf_coef, args.max_grad_norm) == (0, 0.5, 0.5)
+
+
+def test_the_default_epsilon_bounds_the_steps_as_the_papers_does():
+    """After a long time of tiny gradients one of the size that clipping allows."""
+    eps, small, large = Args().rmsprop_eps, 1e-5, 1e-2
+    parameter = torch.nn.Parameter(torch.zeros(()))
+    optimizer = torch.optim.RMSprop([parameter], lr=1.0, alpha=0.99, eps=eps)
+    for gradient in [small] * 2000 + [large]:
+        parameter.data.zero_()
+        parameter.grad = torch.tensor(gradient)
+        optimizer.step()
+    paper = large / (0.99 * small**2 + 0.01 * large**2 + 1e-5) ** 0.5
+    assert -parameter.item() == pytest.approx(paper, rel=0.3)
