@@ -297,7 +297,7 @@ def policy_step(agent: Agent, batch: list[Tensor], args: Args) -> dict[str, floa
     old = nn.utils.parameters_to_vector(parameters)
     for fraction in 0.8 ** np.arange(10):
         nn.utils.vector_to_parameters(old + fraction * step, parameters)
-        new_surrogate, kl = surrogate_and_kl(agent, args, *batch)
+        new_surrogate, kl = torch.no_grad()(surrogate_and_kl)(agent, args, *batch)
         if kl <= args.target_kl and new_surrogate > surrogate:
             return stats | {"improvement": (new_surrogate - surrogate).item(), "kl": kl.item()}
     nn.utils.vector_to_parameters(old, parameters)

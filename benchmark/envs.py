@@ -9,6 +9,10 @@ episode is a whole game, `info["lives"]` tells the lives left.
 DiscreteCarRacing-v0: `gymnasium.make("CarRacing-v3", continuous=False)` by envpool, as a vector environment: grey 96x96
 images, 4 stacked. With `action_repeat=k` (1) an action lasts k steps of the game, fewer where the episode ends; the
 stack holds the game's last 4 frames whatever k.
+IdealCliffWalking-v0: a walk of two steps that meets the paper's three conditions of action collapse exactly. Each of these
+breaks one of them: UnbalancedCliffWalking-v0 (three cells whose best action is up, one of down), UnevenCliffWalking-v0 (starts
+of unequal probability), UnexploredCliffWalking-v0 (half of the starts never used). SemanticCliffWalking-v0 is the ideal one
+with a fifth action that is another "up".
 """
 
 import os
@@ -146,11 +150,73 @@ class DiscreteCarRacing(EnvPool):
         return self._frames.copy(), self._rewards, self._terminated.copy(), self._truncated.copy(), {}
 
 
+class CliffWalking(gym.Env):
+    """Ideal Cliff Walking (arXiv 2509.02737, as built in this project): 2 rows and 4 columns of cells, of which each inner one
+    has an exit beyond the edge. A step costs 1, the one through an exit nothing; walls keep the walker in place; 50 steps at
+    most. It starts in an outer cell, with probabilities `starts` for those at (row, column) (0, 0), (1, 0), (0, 3), (1, 3).
+    `exits` names the action that leaves each inner cell, (0, 1), (0, 2), (1, 1), (1, 2). Observations are numbers: 4 row +
+    column for cells, 8 to 11 for their exits. Actions are up, down, left, right, and then `synonyms` further ups."""
+
+    metadata: ClassVar = {"render_modes": ["rgb_array"], "render_fps": 4}
+    MOVES = ((-1, 0), (1, 0), (0, -1), (0, 1))  # up, down, left, right
+    OUTER, INNER = (0, 4, 3, 7), (1, 2, 5, 6)
+
+    def __init__(self, exits=(0, 0, 1, 1), starts=(0.25, 0.25, 0.25, 0.25), synonyms: int = 0, render_mode: str | None = None):
+        self.exits, self.starts, self.render_mode = dict(zip(self.INNER, exits)), starts, render_mode
+        self.observation_space = gym.spaces.Discrete(12)
+        self.action_space = gym.spaces.Discrete(4 + synonyms)
+
+    def label(self, action: int) -> int:
+        """What the action means: 0 up, 1 down, 2 left, 3 right."""
+        return 0 if action >= 4 else action
+
+    def optimal_action(self, state: int) -> int:
+        """The meaning of the best action in a cell, of which there is only one."""
+        return self.exits[state] if state in self.exits else 3 if state % 4 == 0 else 2
+
+    def transition(self, state: int, action: int) -> tuple[int, float, bool]:
+        """Next state, reward, and whether that ends the episode."""
+        action = self.label(action)
+        if self.exits.get(state) == action:
+            return 8 + self.INNER.index(state), 0.0, True
+        (row, column), (down, right) = divmod(state, 4), self.MOVES[action]
+        return 4 * min(max(row + down, 0), 1) + min(max(column + right, 0), 3), -1.0, False
+
+    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[int, dict]:
+        """Start in one of the outer cells."""
+        super().reset(seed=seed)
+        self.state = int(self.np_random.choice(self.OUTER, p=self.starts))
+        return self.state, {}
+
+    def step(self, action: int) -> tuple[int, float, bool, bool, dict]:
+        """One step."""
+        self.state, reward, terminated = self.transition(self.state, int(action))
+        return self.state, reward, terminated, False, {}
+
+    def render(self) -> np.ndarray | None:
+        """(256, 256, 3): cells white, their exits green beyond them, the walker orange; None without a render mode."""
+        if self.render_mode is None:
+            return None
+        place = {state: (state // 4 + 1, state % 4) for state in range(8)}
+        for k, cell in enumerate(self.INNER):
+            row, column = place[cell]
+            place[8 + k] = (0 if row == 1 else 3, column)
+        image = np.full((4, 4, 3), 60, np.uint8)
+        for state, (row, column) in place.items():
+            image[row, column] = (255, 255, 255) if state < 8 else (0, 158, 115)
+        image[place[self.state]] = (230, 159, 0)
+        return np.kron(image, np.ones((64, 64, 1), np.uint8))
+
+
 def register_all() -> None:
     """Register every id of the module docstring whose package is installed."""
     for name, game in MINATAR_GAMES.items():
         gym.register(f"MinAtar/{name}-v1", make_minatar, kwargs={"game": game})
     gym.register("DiscreteCarRacing-v0", vector_entry_point=DiscreteCarRacing)
+    variants = {"Ideal": {}, "Unbalanced": {"exits": (0, 0, 0, 1)}, "Uneven": {"starts": (0.7, 0.1, 0.1, 0.1)}}
+    variants |= {"Unexplored": {"starts": (0.5, 0.0, 0.0, 0.5)}, "Semantic": {"synonyms": 1}}
+    for name, flags in variants.items():
+        gym.register(f"{name}CliffWalking-v0", CliffWalking, kwargs=flags, max_episode_steps=50)
     try:
         from envpool.registration import registry
     except ImportError:
