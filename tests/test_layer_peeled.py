@@ -1,0 +1,64 @@
+"""The layer-peeled model against its theorem, and the minority collapse of a learned head."""
+
+import math
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmark.layer_peeled import (
+    Args,
+    main,
+    project,
+    simplex_etf,
+    smallest_minority_angle,
+    solve_frozen,
+    solve_learned,
+    state_labels,
+    theorem_error,
+)
+
+ARGS = Args(out=Path("unused"))
+
+
+@pytest.mark.parametrize("num_actions", [2, 3, 8])
+@pytest.mark.parametrize("ratio", [1, 10])
+def test_the_frozen_head_meets_the_theorem(num_actions, ratio):
+    assert theorem_error(num_actions, ratio, ARGS) < 1e-5
+
+
+def test_frozen_activations_are_a_minimum():
+    """No random direction within the ball lowers the loss of any state."""
+    generator, labels = torch.Generator().manual_seed(1), state_labels(4, 3)
+    weight = 1.5 * simplex_etf(4)
+    h = solve_frozen(weight, labels, 2.0, generator)
+    loss = torch.nn.functional.cross_entropy(h @ weight.T, labels, reduction="none")
+    for _ in range(200):
+        other = project(h + 0.1 * torch.randn(h.shape, generator=generator, dtype=torch.float64), 2.0)
+        assert (torch.nn.functional.cross_entropy(other @ weight.T, labels, reduction="none") >= loss - 1e-12).all()
+
+
+def test_labels_are_imbalanced_as_said():
+    assert torch.bincount(state_labels(5, 7)).tolist() == [7, 7, 7, 1, 1]
+
+
+def test_a_learned_head_is_a_simplex_under_balance_and_collapses_under_imbalance():
+    angles = []
+    for ratio in (1, 10, 100, 1000):
+        weight = solve_learned(4, ratio, ARGS, torch.Generator().manual_seed(0))
+        angles.append(smallest_minority_angle(weight))
+    assert angles[0] == pytest.approx(math.degrees(math.acos(-1 / 3)), abs=0.1)
+    assert all(later < earlier - 5 for earlier, later in pairwise(angles))
+
+
+def test_minority_angle_by_hand():
+    rows = torch.tensor([[9.0, 1.0], [1.0, 9.0], [2.0, 0.0], [1.0, 1.0]], dtype=torch.float64)
+    assert smallest_minority_angle(rows) == pytest.approx(45)
+
+
+def test_the_command_writes_its_tables_and_figure(tmp_path):
+    main(Args(out=tmp_path, theorem_actions=(2,), theorem_ratios=(1,), angle_ratios=(1, 10), seeds=1))
+    assert (tmp_path / "theorem.csv").read_text().startswith("num_actions,ratio,error\n2,1,")
+    assert (tmp_path / "angles.csv").read_text().count("\n") == 1 + 3 * 2 * 2
+    assert (tmp_path / "angles.png").stat().st_size > 10_000
