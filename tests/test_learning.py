@@ -65,7 +65,7 @@ def test_termination_does_not(script, launch):
 
 @pytest.mark.parametrize("head", ["--no-etf-head", "--etf-head"])
 def test_cartpole_is_learned(script, launch, head):
-    steps = 120000 if script.__name__ == "reinforce_acpg" else 60000  # it learns more slowly
+    steps = {"reinforce_acpg": 120000, "a2c_acpg": 240000}.get(script.__name__, 60000)  # these learn more slowly
     run = launch(script, head, "--total-timesteps", steps)
     first = np.mean([episode["return"] for episode in run.episodes[:100]])
     assert first < 50 < 150 < run.final_return()
