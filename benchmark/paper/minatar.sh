@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# PPO with both heads on MinAtar, 500k steps, 3 seeds, beside a random policy: 35 runs, about 50 minutes on two cores.
+# PPO with both heads on MinAtar, 500k steps, 3 seeds, beside a random policy: 35 runs, about 35 minutes on two cores.
 set -euo pipefail
 . benchmark/paper/queue.sh
 for game in Breakout SpaceInvaders Asterix Freeway Seaquest; do
-  minatar="ppo_acpg.py --env-id benchmark.envs:MinAtar/$game-v1 --learning-rate 1e-3"
+  minatar="ppo_acpg.py --env-id benchmark.envs:MinAtar/$game-v1"
   echo "runs/minatar/$game-random $minatar --epsilon 1 --total-timesteps 50000"
   for seed in 1 2 3; do
     for head in no-etf-head etf-head; do
