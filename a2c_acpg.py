@@ -41,7 +41,7 @@ class Args:
     log_every: int = 100  # iterations between entries of the log
     collapse_every: int = 200  # iterations between measurements of action collapse, on the few states of one rollout
     collapse_center: Literal["actions", "states"] = "actions"  # centre on the mean of the means, or of all states (paper)
-    # Algorithm (CleanRL's names; Stable-Baselines3's values, but for num_envs, the learning rate and rmsprop_eps)
+    # Algorithm (CleanRL's names; Stable-Baselines3's values, but for num_envs, anneal_lr, learning_rate, rmsprop_eps)
     env_id: str = "CartPole-v1"  # any Gymnasium id with discrete actions; `module:Id` imports module first
     total_timesteps: int = 500_000  # environment steps of the whole run; those that only reset are not counted
     learning_rate: float = 1e-3  # of RMSprop (decay 0.99)

@@ -48,7 +48,7 @@ ATARI = ("", "--no-channels-last", "--compile", "--amp", "--compile --amp", "--n
 @dataclass
 class Args:
     out: Path  # CSV to write
-    compare: tuple[Literal["ppo", "a2c", "trpo", "atari", "environments"], ...] = ("ppo", "a2c", "trpo", "environments")
+    compare: tuple[Literal["ppo", "a2c", "trpo", "atari", "environments"], ...] = ("ppo", "a2c", "trpo")  # what to measure
     steps: int = 500_000  # environment steps of each training run
     seconds: float = 10.0  # for which each environment is stepped
     turns: int = 3  # runs of each program

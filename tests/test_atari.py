@@ -335,7 +335,7 @@ def test_evaluation_plays_whole_games_of_the_saved_agent_by_either_backend(launc
     returns = []
     for name in ("agent.pt", "checkpoint.pt"):
         capsys.readouterr()
-        launch(script, "--evaluate", run.path / name, "--eval-episodes", 2, "--backend", backend, "--epsilon", 0.1)
+        launch(script, "--evaluate", run.path / name, "--eval-episodes", 2, "--backend", backend)
         returns.append(capsys.readouterr().out)
     game = {"envpool": "Breakout-v5", "ale": "ALE/Breakout-v5"}[backend]
     assert returns[0].startswith(f"2 greedy episodes of {game}: return ") and returns[0] == returns[1]
