@@ -402,6 +402,7 @@ def train(args: Args, envs: VectorEnv, agent: Agent, state: dict) -> None:
             valid = rollout.valid.flatten().to(features.device)
             labels, weight = logits[valid].argmax(dim=1), agent.head.weight
             metrics = collapse_metrics(features[valid], labels, weight, args.collapse_center)
+            state["collapse"].append({"global_step": global_step} | metrics)
         losses = update(loss, parts, optimizer, args)
         if broken := ", ".join(f"{name} is {value}" for name, value in losses.items() if not math.isfinite(value)):
             sys.exit(f"iteration {iteration}: {broken}; last good checkpoint: {checkpoint if checkpoint.exists() else None}")
@@ -439,7 +440,7 @@ def train(args: Args, envs: VectorEnv, agent: Agent, state: dict) -> None:
 
 
 def main() -> None:
-    args, state = tyro.cli(Args), {"iteration": 0, "global_step": 0, "seconds": 0.0, "recent": [], "log_sizes": {}}
+    args, state = tyro.cli(Args), dict(iteration=0, global_step=0, seconds=0.0, recent=[], collapse=[], log_sizes={})
     if path := args.evaluate or args.resume:
         state = load("evaluate" if args.evaluate else "resume", path)
         args = tyro.cli(Args, default=Args(**state["args"]))

@@ -430,6 +430,7 @@ def train(args: Args, envs: VectorEnv, agent: Agent, state: dict, seed: int) -> 
         if iteration % args.collapse_every == 0 or last:
             features, labels = rollout.features[:-1][rollout.valid], rollout.logits[:-1][rollout.valid].argmax(dim=1)
             metrics = collapse_metrics(features, labels, agent.head.weight, args.collapse_center)
+            state["collapse"].append({"global_step": global_step} | metrics)
         stages["collapse"] = time.perf_counter() - learning
         losses = update(agent, loss_fn, optimizer, make_batch(rollout, args), args)
         stages["learning"] = time.perf_counter() - learning - stages["collapse"]
@@ -464,7 +465,7 @@ def train(args: Args, envs: VectorEnv, agent: Agent, state: dict, seed: int) -> 
 
 
 def main() -> None:
-    args, state = tyro.cli(Args), {"iteration": 0, "global_step": 0, "seconds": 0.0, "recent": [], "log_sizes": {}}
+    args, state = tyro.cli(Args), dict(iteration=0, global_step=0, seconds=0.0, recent=[], collapse=[], log_sizes={})
     if path := args.evaluate or args.resume:
         state = load("evaluate" if args.evaluate else "resume", path)
         args = tyro.cli(Args, default=Args(**state["args"]))

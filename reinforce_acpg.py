@@ -423,6 +423,7 @@ def train(args: Args, envs: VectorEnv, agent: Agent, state: dict) -> None:
         metrics, losses = {}, {}
         if iteration % args.collapse_every == 0 or last:
             metrics = collapse_metrics(features, logits.argmax(dim=1), agent.head.weight, args.collapse_center)
+            state["collapse"].append({"global_step": global_step} | metrics)
         if complete:
             losses = update(agent, loss_fn, optimizer, columns, args)
         if broken := ", ".join(f"{name} is {value}" for name, value in losses.items() if not math.isfinite(value)):
@@ -456,7 +457,7 @@ def train(args: Args, envs: VectorEnv, agent: Agent, state: dict) -> None:
 
 
 def main() -> None:
-    args, state = tyro.cli(Args), {"iteration": 0, "global_step": 0, "seconds": 0.0, "recent": [], "log_sizes": {}}
+    args, state = tyro.cli(Args), dict(iteration=0, global_step=0, seconds=0.0, recent=[], collapse=[], log_sizes={})
     if path := args.evaluate or args.resume:
         state = load("evaluate" if args.evaluate else "resume", path)
         args = tyro.cli(Args, default=Args(**state["args"]))

@@ -443,8 +443,8 @@ def train(args: Args, envs: VectorEnv, agent: Agent, state: dict) -> None:
         scalars = {"charts/learning_rate": lr, "charts/SPS": global_step / seconds}
         if episodes:
             _, scalars["charts/episodic_return"], scalars["charts/episodic_length"] = np.mean(episodes, axis=0)
-        scalars |= {f"losses/{key}": value for key, value in losses.items()}
-        scalars |= {f"collapse/{key}": value for key, value in metrics.items()}
+        state["collapse"] += [{"global_step": global_step} | metrics] if measure else []
+        scalars |= {f"losses/{key}": value for key, value in losses.items()} | {f"collapse/{k}": v for k, v in metrics.items()}
         for tag, value in scalars.items():
             writer.add_scalar(tag, value, global_step)
         if iteration % args.checkpoint_every == 0 or last:
@@ -467,7 +467,7 @@ def train(args: Args, envs: VectorEnv, agent: Agent, state: dict) -> None:
 
 
 def main() -> None:
-    args, state = tyro.cli(Args), {"iteration": 0, "global_step": 0, "seconds": 0.0, "recent": [], "log_sizes": {}}
+    args, state = tyro.cli(Args), dict(iteration=0, global_step=0, seconds=0.0, recent=[], collapse=[], log_sizes={})
     if path := args.evaluate or args.resume:
         state = load("evaluate" if args.evaluate else "resume", path)
         args = tyro.cli(Args, default=Args(**state["args"]))

@@ -153,6 +153,16 @@ def test_resuming_a_finished_run_changes_nothing(script, launch):
     assert deterministic(run) == before
 
 
+def test_the_checkpoint_holds_the_measures_of_collapse(script, launch):
+    run = launch(script, "--total-timesteps", 1500, *SHORT[script.__name__], *LOG_ALL.get(script.__name__, ()))
+    rows = run.checkpoint["collapse"]
+    assert rows[-1]["global_step"] == run.checkpoint["global_step"]
+    logged = {tag.removeprefix("collapse/"): points for tag, points in run.scalars.items() if tag.startswith("collapse/")}
+    for name, points in logged.items():
+        assert points == [(row["global_step"], pytest.approx(row[name])) for row in rows if name in row]
+    assert {name for row in rows for name in row} == {"global_step", *logged}
+
+
 def test_a_full_disk_while_saving_leaves_the_old_checkpoint(script, tmp_path, monkeypatch):
     path = tmp_path / "checkpoint.pt"
     script.save(path, {"step": 1})
