@@ -155,16 +155,20 @@ class CliffWalking(gym.Env):
     has an exit beyond the edge. A step costs 1, the one through an exit nothing; walls keep the walker in place; 50 steps at
     most. It starts in an outer cell, with probabilities `starts` for those at (row, column) (0, 0), (1, 0), (0, 3), (1, 3).
     `exits` names the action that leaves each inner cell, (0, 1), (0, 2), (1, 1), (1, 2). Observations are numbers: 4 row +
-    column for cells, 8 to 11 for their exits. Actions are up, down, left, right, and then `synonyms` further ups."""
+    column for cells, 8 to 11 for their exits. Actions are up, down, left, right, and one more up if `synonym`."""
 
     metadata: ClassVar = {"render_modes": ["rgb_array"], "render_fps": 4}
-    MOVES = ((-1, 0), (1, 0), (0, -1), (0, 1))  # up, down, left, right
+    ACTIONS = ("up", "down", "left", "right", "up too")
+    MOVES = ((-1, 0), (1, 0), (0, -1), (0, 1))
     OUTER, INNER = (0, 4, 3, 7), (1, 2, 5, 6)
+    CELLS = range(8)  # where there is something to decide
 
-    def __init__(self, exits=(0, 0, 1, 1), starts=(0.25, 0.25, 0.25, 0.25), synonyms: int = 0, render_mode: str | None = None):
+    def __init__(
+        self, exits=(0, 0, 1, 1), starts=(0.25, 0.25, 0.25, 0.25), synonym: bool = False, render_mode: str | None = None
+    ):
         self.exits, self.starts, self.render_mode = dict(zip(self.INNER, exits)), starts, render_mode
         self.observation_space = gym.spaces.Discrete(12)
-        self.action_space = gym.spaces.Discrete(4 + synonyms)
+        self.action_space = gym.spaces.Discrete(4 + synonym)
 
     def label(self, action: int) -> int:
         """What the action means: 0 up, 1 down, 2 left, 3 right."""
@@ -214,7 +218,7 @@ def register_all() -> None:
         gym.register(f"MinAtar/{name}-v1", make_minatar, kwargs={"game": game})
     gym.register("DiscreteCarRacing-v0", vector_entry_point=DiscreteCarRacing)
     variants = {"Ideal": {}, "Unbalanced": {"exits": (0, 0, 0, 1)}, "Uneven": {"starts": (0.7, 0.1, 0.1, 0.1)}}
-    variants |= {"Unexplored": {"starts": (0.5, 0.0, 0.0, 0.5)}, "Semantic": {"synonyms": 1}}
+    variants |= {"Unexplored": {"starts": (0.5, 0.0, 0.0, 0.5)}, "Semantic": {"synonym": True}}
     for name, flags in variants.items():
         gym.register(f"{name}CliffWalking-v0", CliffWalking, kwargs=flags, max_episode_steps=50)
     try:
