@@ -67,7 +67,7 @@ PANELS = {
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442", "#000000"]  # Okabe & Ito
 MARKERS = "osD^vP*X"  # a second cue beside colour
 LABELS = {"optimal": "optimal action", "greedy": "greedy action of the trained agent"}
-VIEWS = ((20, 20), (65, 20))  # elevation and azimuth in degrees
+VIEWS = ((20, 60), (70, 60))  # elevation and azimuth in degrees
 NUM_STATES = 2000  # where the labels are greedy actions
 
 
@@ -214,7 +214,7 @@ def draw_measures(rows: list[dict], out: Path) -> None:
     """Every measure over training, a colour per head: the median over seeds, thick, and the seeds, thin."""
     figure, axes = plt.subplots(2, 4, figsize=(12, 5.6), layout="constrained", sharex=True)
     end = max(row["global_step"] for row in rows)
-    grid = np.linspace(end / 100, end, 100)
+    grid = np.linspace(0, end, 101)
     for axis, (measure, title) in zip(axes.flat, PANELS.items()):
         for head, (name, colour) in HEADS.items():
             curves = []
@@ -227,7 +227,7 @@ def draw_measures(rows: list[dict], out: Path) -> None:
             if curves:
                 axis.plot(grid / 1000, np.transpose(curves), color=colour, linewidth=0.6, alpha=0.35)
                 axis.plot(
-                    grid / 1000, np.median(curves, axis=0), color=colour, linewidth=2.2, label=f"{name} ({len(curves)} seeds)"
+                    grid / 1000, np.median(curves, axis=0), color=colour, linewidth=2.2, label=f"{name}, seeds: {len(curves)}"
                 )
         if not axis.lines:
             axis.text(0.5, 0.5, "trivial: two centred means\nare always opposite", ha="center", transform=axis.transAxes)
@@ -305,6 +305,12 @@ def add_axes(figure: plt.Figure, heads: list[str], views: int, dimensions: int) 
     return axes
 
 
+def add_legend(figure: plt.Figure, axis: plt.Axes) -> None:
+    """The labels of one of the axes, below all of them."""
+    handles, labels = axis.get_legend_handles_labels()
+    figure.legend(handles, labels, title="label", loc="outside lower center", ncols=len(labels), fontsize=9)
+
+
 def draw_projection(looks: dict[str, Look], names: tuple[str, ...], title: str, out: Path) -> None:
     """The trained agents' activations, seen from two sides if they need three dimensions."""
     dimensions = project(*next(iter(looks.values())))[0].shape[1]
@@ -314,8 +320,7 @@ def draw_projection(looks: dict[str, Look], names: tuple[str, ...], title: str, 
         for axis in axes:
             draw_space(axis, looks[head], names, extent(looks))
         axes[0].set_title(HEADS[head][0], fontsize=11)
-    handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, title="label", loc="outside lower center", ncols=len(labels), fontsize=9)
+    add_legend(figure, axes[0])
     figure.suptitle(title, fontsize=11)
     figure.savefig(out, dpi=110)
     plt.close(figure)
@@ -327,7 +332,7 @@ def animate(history: dict[str, list[tuple[int, Look]]], names: tuple[str, ...], 
     dimensions, limit = project(*next(iter(last.values())))[0].shape[1], extent(last)
     ends = [looks[k][0] for looks in history.values() for k in (1, -1)]
     steps = [0, *np.geomspace(min(ends), max(ends), 40)]
-    figure = plt.figure(figsize=(8, 4.4), layout="constrained")
+    figure = plt.figure(figsize=(8, 4.9), layout="constrained")
     axes = add_axes(figure, [*history], 1, dimensions)
 
     def show(frame: int) -> None:
@@ -337,8 +342,10 @@ def animate(history: dict[str, list[tuple[int, Look]]], names: tuple[str, ...], 
             draw_space(axis, seen, names, limit)
             axis.set_title(f"{HEADS[head][0]}, step {step:,}", fontsize=10)
             if dimensions == 3:
-                axis.view_init(VIEWS[0][0], VIEWS[0][1] + 2 * frame)
+                axis.view_init(VIEWS[0][0], VIEWS[0][1] + 2 * frame - 40)
 
+    show(len(steps) - 1)
+    add_legend(figure, axis=next(iter(axes.values()))[0])
     figure.suptitle(title, fontsize=11)
     FuncAnimation(figure, show, frames=len(steps)).save(out, writer=PillowWriter(fps=6), dpi=70)
     plt.close(figure)
