@@ -13,10 +13,12 @@ Learned head: W is free too, with mean |w_k|^2 <= E_W. The frequent actions take
 one another.
 
 Columns of theorem.csv: num_actions, ratio, error (largest deviation of an inner product from the theorem's). Of angles.csv:
-num_actions, ratio, head, seed, angle (smallest between two rows of the rarer actions, in degrees).
+num_actions, ratio, head, seed, angle (smallest between two rows of the rarer actions, in degrees). angles.png draws them;
+frames.png the simplex ETFs of two, three and four actions.
 """
 
 import csv
+import itertools
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,12 +32,14 @@ from torch import Tensor
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
+from benchmark.collapse import VIEWS, simplex_coordinates
+
 COLOURS = {4: "#0072B2", 6: "#E69F00", 8: "#009E73"}  # Okabe & Ito's
 
 
 @dataclass
 class Args:
-    out: Path  # directory to write theorem.csv, angles.csv and angles.png to
+    out: Path  # directory to write theorem.csv, angles.csv, angles.png and frames.png to
     theorem_actions: tuple[int, ...] = (2, 3, 4, 5, 6, 7, 8)  # K of the theorem's check
     theorem_ratios: tuple[int, ...] = (1, 10, 100)  # R of the theorem's check
     angle_ratios: tuple[int, ...] = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)  # R of the figure
@@ -138,6 +142,29 @@ def draw(rows: list[dict], out: Path) -> None:
     figure.savefig(out, dpi=140)
 
 
+def draw_frames(out: Path) -> None:
+    """The simplex ETFs of 2, 3 and 4 actions in the K - 1 dimensions that they need."""
+    figure = plt.figure(figsize=(9, 3.2), layout="constrained")
+    for k, num_actions in enumerate((2, 3, 4)):
+        rows = simplex_etf(num_actions)
+        corners = torch.nn.functional.pad(rows @ simplex_coordinates(rows), (0, max(0, 3 - num_actions))).numpy()
+        axis = figure.add_subplot(1, 3, k + 1, projection="3d" if num_actions == 4 else None)
+        for a, b in itertools.combinations(corners, 2):
+            axis.plot(*zip(a, b), color="grey", linewidth=0.7)
+        for row, colour in zip(corners, ("#0072B2", "#D55E00", "#009E73", "#CC79A7")):
+            axis.plot(*zip(0 * row, row), color=colour, linewidth=2.5, marker="o", markevery=[1])
+        cosine = -1 / (num_actions - 1)
+        axis.set_title(f"K = {num_actions}: cosine {cosine:.3g}, {math.degrees(math.acos(cosine)):.1f} degrees", fontsize=10)
+        axis.set_axis_off()
+        axis.set(**{f"{dimension}lim": (-1.1, 1.1) for dimension in "xyz"[: corners.shape[1]]})
+        axis.set_aspect("equal")
+        if num_actions == 4:
+            axis.view_init(*VIEWS[0])
+            axis.set_box_aspect((1, 1, 1), zoom=1.3)
+    figure.savefig(out, dpi=120)
+    plt.close(figure)
+
+
 def main(args: Args) -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     theorem = [
@@ -157,6 +184,7 @@ def main(args: Args) -> None:
                 angles[-1]["angle"] = smallest_minority_angle(weight)
             print(f"K = {K}, R = {ratio}: learned {angles[-1]['angle']:.1f} degrees", flush=True)
     draw(angles, args.out / "angles.png")
+    draw_frames(args.out / "frames.png")
     angles = [row | {"angle": f"{row['angle']:.4f}"} for row in angles]
     for name, rows in (("theorem.csv", theorem), ("angles.csv", angles)):
         with open(args.out / name, "w", newline="") as file:

@@ -61,4 +61,4 @@ def test_the_command_writes_its_tables_and_figure(tmp_path):
     main(Args(out=tmp_path, theorem_actions=(2,), theorem_ratios=(1,), angle_ratios=(1, 10), seeds=1))
     assert (tmp_path / "theorem.csv").read_text().startswith("num_actions,ratio,error\n2,1,")
     assert (tmp_path / "angles.csv").read_text().count("\n") == 1 + 3 * 2 * 2
-    assert (tmp_path / "angles.png").stat().st_size > 10_000
+    assert all((tmp_path / picture).stat().st_size > 10_000 for picture in ("angles.png", "frames.png"))
