@@ -3,6 +3,8 @@
 import csv
 import importlib
 import json
+import os
+import shutil
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -11,6 +13,12 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+MISSING = {}  # test files that this machine cannot run, and why
+if not (shutil.which("slurmctld") and shutil.which("munged") and os.geteuid() == 0):
+    MISSING["test_slurm.py"] = "needs root and Debian's slurm-wlm and munge"
+if not shutil.which("chromium"):
+    MISSING["test_browser.py"] = "needs Debian's chromium"
+collect_ignore = [*MISSING]
 SCRIPTS = ["ppo_acpg", "reinforce_acpg", "a2c_acpg", "trpo_acpg"]
 # Flags for iterations of a few steps.
 SHORT = {
@@ -21,6 +29,12 @@ SHORT = {
 }
 # Flags for an entry in the log at every iteration.
 LOG_ALL = {"a2c_acpg": ("--log-every", 1)}
+
+
+def pytest_terminal_summary(terminalreporter) -> None:
+    """Say which tests this machine cannot run."""
+    for file, reason in MISSING.items():
+        terminalreporter.write_line(f"without tests/{file}, which {reason}")
 
 
 @pytest.fixture(params=SCRIPTS)
