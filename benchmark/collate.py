@@ -1,107 +1,212 @@
-"""Finished runs -> runs.csv (a row per run), curves.csv, and a Markdown table of the groups that differ in more than seed.
+"""Finished runs -> runs.csv, curves.csv, episodes.csv.gz, counts.csv, and a Markdown table of the groups of like runs.
 
-    python -m benchmark.collate --runs runs/ppo_checks --out benchmark/results/ppo_checks
+    python -m benchmark.collate --runs runs/quickstart --out runs/quickstart/results
 
-Columns of both: every flag in which the runs differ (empty where the run's head ignores it). Of runs.csv also
+A run is a directory with an args.json, at any depth. Steps are environment steps, returns undiscounted sums of rewards.
+
+Columns of runs.csv, a row per run, and of curves.csv, 25 rows per run:
+run        the run's directory, below --runs
+script     program that ran
+head       linear (the plain one), etf, or the frame of a control; "-trainable" if it only starts there
+and every flag in which the runs differ (empty where the run's head ignores it), env_id and seed always.
+Of runs.csv also
+best       highest value of the run's curve
 final      mean return of the last 100 episodes
 last_tenth mean return of the episodes that ended in the last 10 % of the steps
 area       mean of the run's curve
+threshold  return that counts as solved (benchmark/thresholds.py); empty if nobody says
+stop       first step at which the mean return of the last 100 episodes is at least that; empty if never, or without one
+normalised final on the scale of 0, the random policy, to 1, the best known return or else the threshold; empty without these
 seconds    duration of the run
+steps_per_second
 and of curves.csv, the run's curve at 25 equally spaced points:
-step       environment steps so far
+step       steps so far
 value      mean return of the last 100 episodes up to there ("nan" before the first episode's end)
+and of both the measures of action collapse as the scripts log them (README), the last at or before the step, of runs.csv the
+run's last; empty where undefined: actions_seen, feature_norm, head_equinorm, head_equiangularity, head_maximal_angle,
+means_equinorm, means_equiangularity, means_maximal_angle, self_duality, within_variability.
+
+episodes.csv.gz: run, global_step, return, length, seconds of every episode of these runs.
+counts.csv: script, env_id, head, and how many of their runs were planned (in benchmark/run.py's plan.json in --runs or beside
+it; without one, those found), finished, failed, damaged (named on stderr, with the reason), and unfinished, which is the rest.
+
+Memory holds one run's episodes at a time, and of the others their path and three numbers.
 """
 
 import csv
-import itertools
+import gzip
+import io
 import json
+import os
 import sys
+import tempfile
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import IO, NoReturn, TextIO
 
 import numpy as np
 import tyro
 
-MEASURES = ("final", "last_tenth", "area", "seconds")
+from benchmark.measures import COLLAPSE, HEADER, MEASURES, Unfinished, measure, read_json
+
+GROUPED = ("final", "last_tenth", "area")  # what the Markdown table shows
+KEYS = ("run", "script", "env_id", "head", "seed")
+COUNTS = ("planned", "finished", "failed", "damaged", "unfinished")
+SILENT = {*KEYS, *MEASURES, *COLLAPSE, "runs_dir", "num_threads", "save_model"}  # no flags, or only where and how to run
+HEAD_FLAGS = ("etf_head", "head_frame", "head_trainable")  # what `head` says in one word
 
 
 @dataclass
 class Args:
     runs: Path  # directory that holds the runs, at any depth
-    out: Path  # directory to write runs.csv and curves.csv to
+    out: Path  # directory to write the tables to
 
 
-def measure(run: Path) -> dict:
-    """Flags, measures and curve (step, value) of one run. Raises ValueError if it is not finished or its files are damaged."""
-    flags = json.loads((run / "args.json").read_text())
-    episodes = np.loadtxt(run / "episodes.csv", delimiter=",", skiprows=1, ndmin=2)
-    total = flags["total_timesteps"]
-    if not len(episodes) or not (run / "checkpoint.pt").exists():
-        raise ValueError("no episode or no checkpoint")
-    steps, returns = episodes[:, 0], episodes[:, 1]
-    if steps[-1] < 0.95 * total:
-        raise ValueError(f"stops at step {steps[-1]:.0f} of {total}")
-    cumulated = np.concatenate([[0], returns.cumsum()])
-    grid = np.linspace(total / 25, total, 25)
-    ends = np.searchsorted(steps, grid, side="right")
-    starts = np.maximum(ends - 100, 0)
-    with np.errstate(invalid="ignore"):
-        curve = (cumulated[ends] - cumulated[starts]) / (ends - starts)
-    last_tenth = returns[steps > 0.9 * total]
-    values = (returns[-100:].mean(), last_tenth.mean(), np.nanmean(curve), episodes[-1, 3])
-    ignored = {"head_std"} if flags.get("etf_head") else {"etf_scale", "head_frame", "head_trainable"}
-    flags = {key: value for key, value in flags.items() if key not in ignored}
-    measures = dict(zip(MEASURES, values, strict=True))
-    return {"script": run.name.split("__")[1], **flags, **measures, "curve": [*zip(grid, curve, strict=True)]}
+def fail(flag: str, value: object, reason: object) -> NoReturn:
+    """Say in one line which flag's value cannot work, and exit with code 2."""
+    print(f"error: --{flag} {value}: {' '.join(str(reason).split())}", file=sys.stderr)
+    sys.exit(2)
 
 
-def collate(root: Path) -> list[dict]:
-    """Rows of all finished runs below `root`; others are named on stderr."""
-    rows = []
-    for file in sorted(root.rglob("args.json")):
+@contextmanager
+def replacing(path: Path, mode: str = "w") -> Iterator[IO]:
+    """A file beside `path`, that takes its place when the block ends without an error, and else goes."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        with open(temporary, mode, newline=None if "b" in mode else "") as file:
+            yield file
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def read_plan(root: Path) -> tuple[dict[str, tuple], Counter]:
+    """By run.py's name of a planned run its script, environment and head; and how many of those are planned and failed. The
+    plan lies in `root` or beside it. Both empty without one."""
+    out = next((folder for folder in (root, root.parent) if (folder / "plan.json").exists()), None)
+    if out is None:
+        return {}, Counter()
+    try:
+        plan = read_json(out / "plan.json")["runs"]
+        names = {run["name"]: (run["script"], run["env_id"], run["head"]) for run in plan}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        fail("runs", root, f"{out / 'plan.json'} is damaged: {error}")
+    counts = Counter((group, "planned") for group in names.values())
+    for name, group in names.items():
         try:
-            rows.append(measure(file.parent))
-        except (OSError, ValueError, KeyError) as error:
-            print(f"skipped {file.parent}: {error}", file=sys.stderr)
-    return rows
+            counts[group, "failed"] += read_json(out / "runs" / name / "record.json")["outcome"] == "failed"
+        except FileNotFoundError:
+            continue  # not begun
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            print(f"damaged {out / 'runs' / name / 'record.json'}: {error}", file=sys.stderr)
+    return names, counts
 
 
-def varying(rows: list[dict]) -> list[str]:
-    """The flags in which the rows differ, seed last; those that only say where and how to run are left out."""
-    silent = {*MEASURES, "curve", "seed", "runs_dir", "num_threads", "save_model"}
-    flags = dict.fromkeys(key for row in rows for key in row if key not in silent)
-    return [key for key in flags if key == "env_id" or len({str(row[key]) for row in rows if key in row}) > 1] + ["seed"]
+def collate(root: Path, names: dict[str, tuple], episodes: TextIO, spool: TextIO) -> Counter:
+    """Write the episodes of all finished runs below `root`, and to `spool` a line of JSON per run, its row and its curve; name
+    the others on stderr. `names` are the planned ones. Returns how many runs of each (script, environment, head) have each of
+    the states in COUNTS; all count as planned if none is."""
+    counts = Counter()
+    writer = csv.writer(episodes, lineterminator="\n")
+    writer.writerow(["run", *HEADER])
+    for file in sorted(root.rglob("args.json")):
+        run, name = file.parent, str(file.parent.relative_to(root))
+        env_id, script, head, *_ = [*run.name.split("__"), "", "", ""]
+        group, state = names.get(run.parent.name, (script, env_id, head)), "finished"
+        try:
+            row, points, lines = measure(run)
+        except Unfinished as reason:
+            state = "unfinished"
+            print(f"unfinished {run}: {reason}", file=sys.stderr)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+            state = "damaged"
+            print(f"damaged {run}: {type(error).__name__}: {error}", file=sys.stderr)
+        else:
+            group = (row["script"], row["env_id"], row["head"])
+            spool.write(json.dumps([{"run": name, **row}, points]) + "\n")
+            writer.writerows([name, *line] for line in lines)
+        counts[group, "planned"] += not names
+        counts[group, state] += 1
+    return counts
 
 
-def markdown(rows: list[dict]) -> str:
-    """One line per group of runs that differ in their seed only: mean ± standard deviation over the seeds."""
-    keys = varying(rows)[:-1]
-    lines = ["| " + " | ".join([*keys, "seeds", *MEASURES[:3]]) + " |", "|---" * (len(keys) + 4) + "|"]
+def spooled_runs(spool: TextIO) -> Iterator[tuple[dict, list[dict]]]:
+    """What `collate` has written to `spool`."""
+    spool.seek(0)
+    return map(json.loads, spool)
 
-    def group(row: dict) -> tuple[str, ...]:
-        return tuple(str(row.get(key, "")) for key in keys)
 
-    for name, members in itertools.groupby(sorted(rows, key=group), key=group):
-        members = list(members)
-        cells = [f"{np.mean(v):.4g} ± {np.std(v):.2g}" for v in ([row[m] for row in members] for m in MEASURES[:3])]
-        lines.append("| " + " | ".join([*name, str(len(members)), *cells]) + " |")
+def varying(rows: Iterable[dict]) -> list[str]:
+    """The flags in which the rows differ, without those that `KEYS` name or that only say where and how to run."""
+    first, differing = {}, set()
+    for row in rows:
+        for key, value in row.items():
+            if key not in SILENT and str(value) != first.setdefault(key, str(value)):
+                differing.add(key)
+    return [key for key in first if key in differing]
+
+
+def write_tables(spooled: Callable[[], Iterable[tuple[dict, list[dict]]]], out: Path) -> dict[tuple, list]:
+    """Write runs.csv and curves.csv from the spooled runs. Returns GROUPED of the runs by all else that tells them apart but
+    the seed: under the columns' names, and then under each group's values."""
+    keys = [*KEYS[:-1], *varying(row for row, _ in spooled()), KEYS[-1]]
+    telling = [key for key in keys[1:-1] if key not in HEAD_FLAGS]
+    groups = defaultdict(list, {tuple(telling): GROUPED})
+    options = {"extrasaction": "ignore", "lineterminator": "\n"}
+    with replacing(out / "runs.csv") as runs_file, replacing(out / "curves.csv") as curves_file:
+        runs = csv.DictWriter(runs_file, [*keys, *MEASURES, *COLLAPSE], **options)
+        curves = csv.DictWriter(curves_file, [*keys, "step", "value", *COLLAPSE], **options)
+        runs.writeheader()
+        curves.writeheader()
+        for row, points in spooled():
+            runs.writerow(row)
+            curves.writerows(row | point for point in points)
+            groups[tuple(str(row.get(key, "")) for key in telling)].append([float(row[key]) for key in GROUPED])
+    return groups
+
+
+def markdown(groups: dict[tuple, list]) -> str:
+    """A line per group: number of seeds, and mean ± standard deviation over them."""
+    (names, measures), *groups = groups.items()
+    lines = ["| " + " | ".join([*names, "seeds", *measures]) + " |", "|---" * (len(names) + 1 + len(measures)) + "|"]
+    for group, members in sorted(groups):
+        numbers = [f"{mean:.4g} ± {std:.2g}" for mean, std in zip(np.mean(members, axis=0), np.std(members, axis=0))]
+        lines.append("| " + " | ".join([*group, str(len(members)), *numbers]) + " |")
     return "\n".join(lines)
 
 
+def write_counts(counts: Counter, out: Path) -> None:
+    """Write counts.csv."""
+    with replacing(out / "counts.csv") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["script", "env_id", "head", *COUNTS])
+        for group in sorted({group for group, _ in counts}):
+            planned, *others = (counts[group, state] for state in COUNTS[:-1])
+            writer.writerow([*group, planned, *others, planned - sum(others)])
+
+
 def main(args: Args) -> None:
-    rows = collate(args.runs)
-    if not rows:
-        sys.exit(f"no finished run below {args.runs}")
-    args.out.mkdir(parents=True, exist_ok=True)
-    keys = varying(rows)
-    points = [row | {"step": f"{step:.0f}", "value": f"{value:.6g}"} for row in rows for step, value in row["curve"]]
-    runs = [row | {key: f"{row[key]:.6g}" for key in MEASURES} for row in rows]
-    for name, columns, table in (("runs.csv", MEASURES, runs), ("curves.csv", ("step", "value"), points)):
-        with open(args.out / name, "w", newline="") as file:
-            writer = csv.DictWriter(file, [*keys, *columns], extrasaction="ignore", lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(table)
-    print(markdown(rows))
+    names, counts = read_plan(args.runs)
+    if not names and not any(args.runs.rglob("args.json")):
+        fail("runs", args.runs, "holds no run")
+    try:
+        args.out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile("w+", dir=args.out) as spool:
+            # neither name nor time in the file, so that the same runs make the same bytes
+            with (
+                replacing(args.out / "episodes.csv.gz", "wb") as file,
+                io.TextIOWrapper(gzip.GzipFile("", "wb", fileobj=file, mtime=0), newline="") as episodes,
+            ):
+                counts += collate(args.runs, names, episodes, spool)
+            groups = write_tables(partial(spooled_runs, spool), args.out)
+        write_counts(counts, args.out)
+    except OSError as error:
+        fail("out", args.out, error)
+    print(markdown(groups))
 
 
 if __name__ == "__main__":

@@ -1,8 +1,10 @@
 #!/usr/bin/env bash
-# PPO with both heads on Pong, one after the other: 2 runs of half an hour on two cores.
+# PPO with both heads on Pong, side by side on a core each: an hour on two cores, so half an hour of two cores per head.
 set -euo pipefail
 . benchmark/paper/queue.sh
+pong="ppo_atari_acpg.py --env-id Pong-v5 --total-timesteps 1000000 --learning-rate 5e-4 --num-threads 1 --compile --amp"
 for head in no-etf-head etf-head; do
-  echo "runs/pong/$head ppo_atari_acpg.py --env-id Pong-v5 --$head --total-timesteps 1000000 --learning-rate 5e-4 --compile --amp"
-done | WORKERS=1 queue
+  echo "runs/pong/$head $pong --$head"
+done | queue
 ${PYTHON:-python} -m benchmark.collate --runs runs/pong --out benchmark/results/pong
+${PYTHON:-python} -m benchmark.figure --curves benchmark/results/pong/curves.csv --out benchmark/results/pong/curves.png

@@ -1,0 +1,17 @@
+#!/usr/bin/env bash
+# What is it about the head? PPO with the learned head and with {simplex, random, orthogonal} x {frozen, trainable} rows of the
+# same norm: on MinAtar and LunarLander, 20 seeds, 840 runs, for a cluster (what follows goes to benchmark.run). With --small
+# first, on CartPole and Acrobot, 10 seeds: 140 runs, fifty minutes on two cores.
+set -euo pipefail
+heads="linear etf random orthogonal etf-trainable random-trainable orthogonal-trainable"
+run="${PYTHON:-python} -m benchmark.run --scripts ppo_acpg --heads $heads"
+if [ "${1-}" = --small ]; then
+  shift
+  tasks="CartPole-v1 benchmark.envs:envpool/Acrobot-v1"
+  exec $run --env-ids $tasks --num-seeds 10 --start-seed 201 --total-timesteps 200000 --out runs/controls_small "$@"
+fi
+tasks="LunarLander-v3"
+for game in Asterix Breakout Freeway Seaquest SpaceInvaders; do
+  tasks="$tasks benchmark.envs:MinAtar/$game-v1"
+done
+exec $run --env-ids $tasks --num-seeds 20 --total-timesteps 5000000 --out runs/controls "$@"
