@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# PPO with both heads on MinAtar, 500k steps, 3 seeds, beside a random policy: 35 runs, about 35 minutes on two cores.
+# PPO with both heads on MinAtar, 500k steps, 3 seeds, beside a random policy: 35 runs, about 45 minutes on two cores.
 set -euo pipefail
 . benchmark/paper/queue.sh
 for game in Breakout SpaceInvaders Asterix Freeway Seaquest; do
