@@ -1,4 +1,4 @@
-"""The scripts' peers, for speed.py and paper/peers.sh: PPO and A2C of Stable-Baselines3, TRPO of sb3-contrib.
+"""The scripts' peers, for speed.py and paper/peers.sh: PPO and A2C of Stable-Baselines3, TRPO of sb3-contrib, PPO of SBX.
 
     .venv-peers/bin/python benchmark/sb3.py a2c --seed 1 --total-timesteps 200000 --runs-dir runs/sb3
 
@@ -10,19 +10,20 @@ environment, which `python -m benchmark.speed` makes, and so imports nothing of 
 import argparse
 import json
 import time
+from importlib import import_module
 from pathlib import Path
 
 import torch
-from sb3_contrib import TRPO
-from stable_baselines3 import A2C, PPO
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
 
 COMMON = {"gamma": 0.99, "device": "cpu"}
+PPO_FLAGS = {"n_steps": 128, "batch_size": 128, "n_epochs": 4, "clip_range_vf": 0.2, "ent_coef": 0.01}
 PEERS = {
-    "ppo": (PPO, 4, 2.5e-4, {"n_steps": 128, "batch_size": 128, "n_epochs": 4, "clip_range_vf": 0.2, "ent_coef": 0.01}),
-    "a2c": (A2C, 8, 1e-3, {"n_steps": 5, "rms_prop_eps": 3.16e-3}),
-    "trpo": (TRPO, 4, 1e-3, {"n_steps": 512}),
+    "ppo": ("stable_baselines3", "PPO", 4, 2.5e-4, PPO_FLAGS),
+    "sbx-ppo": ("sbx", "PPO", 4, 2.5e-4, PPO_FLAGS),
+    "a2c": ("stable_baselines3", "A2C", 8, 1e-3, {"n_steps": 5, "rms_prop_eps": 3.16e-3}),
+    "trpo": ("sb3_contrib", "TRPO", 4, 1e-3, {"n_steps": 512}),
 }
 
 
@@ -53,7 +54,8 @@ def main() -> None:
     (run / "args.json").write_text(
         json.dumps({"env_id": "CartPole-v1", "seed": args.seed, "total_timesteps": args.total_timesteps, "etf_head": False})
     )
-    peer, num_envs, learning_rate, flags = PEERS[args.algorithm]
+    package, name, num_envs, learning_rate, flags = PEERS[args.algorithm]
+    peer = getattr(import_module(package), name)  # only this one, as start-up counts
     envs = make_vec_env("CartPole-v1", n_envs=num_envs, seed=1_000_003 * args.seed % 2**31)
     model = peer(
         "MlpPolicy", envs, lambda remaining: learning_rate * remaining, seed=args.seed, tensorboard_log=run, **COMMON, **flags

@@ -1,9 +1,12 @@
-"""Environment steps per second: whole runs side by side with their peers, Atari by stage, and environments alone.
+"""Environment steps per second: whole runs beside their peers, by stage and by number of environments; environments alone.
 
     python -m benchmark.speed --out benchmark/results/speed.csv --compare ppo
 
-`--compare ppo a2c trpo`: whole runs on CartPole-v1 beside Stable-Baselines3's (sb3-contrib's) with the same hyper-parameters
-(benchmark/sb3.py), with logs, each on one thread. Peers get a virtual environment of their own, `.venv-peers`.
+`--compare ppo a2c trpo`: whole runs on CartPole-v1 beside Stable-Baselines3's (sb3-contrib's; PPO also beside SBX's, in JAX)
+with the same hyper-parameters (benchmark/sb3.py), with logs, each on one thread. Peers get a virtual environment of their
+own, `.venv-peers`.
+`--compare stages`: the four scripts on CartPole-v1, by stage (benchmark/stages.py).
+`--compare num-envs`: ppo_acpg.py on CartPole-v1 with more and more environments, whose steps make larger batches.
 `--compare atari`: whole runs of ppo_atari_acpg.py on Breakout, as it comes and with one thing changed.
 `--compare environments`: environments of benchmark/envs.py, stepped with random actions, eight at a time and on all cores,
 beside Gymnasium's one after the other and in processes ("async"), with Gymnasium's wrappers where ours shows other pixels.
@@ -12,12 +15,13 @@ Programs take turns, so that a machine whose speed drifts treats them alike; a r
 program of its group in the same turn. Steps per second are the steps divided by the time of the whole process, start-up and
 compilation included (the compiler's cache is torch's, so a second turn compiles faster). Leave the machine alone meanwhile.
 
-Columns: program, turn, steps, seconds, steps_per_second, ratio, peak_mb (largest resident set of the process); where a run
-logs them, the seconds that it spent on environment, inference, learning and collapse (the measurement of it).
+Columns: program, turn, steps, seconds, steps_per_second, ratio, peak_mb (largest resident set of the process); where they are
+known, the seconds that a run spent on environment, inference, learning and collapse (the measurement of it).
 """
 
 import csv
 import itertools
+import json
 import math
 import os
 import subprocess
@@ -38,17 +42,18 @@ from gymnasium.vector import VectorEnv
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 PEERS = Path(".venv-peers")
-PACKAGES = ("torch==2.13.0", "stable-baselines3==2.9.2", "sb3-contrib==2.9.2", "tensorboard==2.21.0")
+PACKAGES = ("torch==2.13.0", "stable-baselines3==2.9.2", "sb3-contrib==2.9.2", "sbx-rl==0.28.0", "tensorboard==2.21.0")
 NUM_ENVS = 8
 STAGES = ("environment", "inference", "learning", "collapse")
 COLUMNS = ("program", "turn", "steps", "seconds", "steps_per_second", "ratio", "peak_mb", *STAGES)
+MANY = (1, 2, 4, 8, 16, 32, 64)  # of --compare num-envs
 ATARI = ("", "--no-channels-last", "--compile", "--amp", "--compile --amp", "--num-threads 1", "--backend ale", "--etf-head")
 
 
 @dataclass
 class Args:
     out: Path  # CSV to write
-    compare: tuple[Literal["ppo", "a2c", "trpo", "atari", "environments"], ...] = ("ppo", "a2c", "trpo")  # what to measure
+    compare: tuple[Literal["ppo", "a2c", "trpo", "stages", "num-envs", "atari", "environments"], ...] = ("ppo", "a2c", "trpo")
     steps: int = 500_000  # environment steps of each training run
     seconds: float = 10.0  # for which each environment is stepped
     turns: int = 3  # runs of each program
@@ -64,21 +69,25 @@ def install_peers() -> Path:
 
 
 def programs(script: str, runs: str, steps: int) -> dict[str, list[object]]:
-    """Commands of the program to compare with, first, and of ours."""
+    """Commands of the program to compare with, first, and of the others."""
     flags = ["--total-timesteps", steps, "--runs-dir", runs]
     if script == "atari":
         return {f"ppo_atari_acpg.py {extra}": [sys.executable, "ppo_atari_acpg.py", *flags, *extra.split()] for extra in ATARI}
-    ours = [sys.executable, f"{script}_acpg.py", *flags]
-    commands = {
-        f"SB3 {script.upper()}": [install_peers(), "benchmark/sb3.py", script, *flags],
-        f"{script}_acpg.py": ours,
-        f"{script}_acpg.py --etf-head": [*ours, "--etf-head"],
-    }
+    if script == "stages":
+        names = [f"{algorithm}_acpg" for algorithm in ("ppo", "a2c", "trpo", "reinforce")]
+        return {f"{name}.py": [sys.executable, "-m", "benchmark.stages", name, *flags] for name in names}
+    if script == "num-envs":
+        ours = [sys.executable, "ppo_acpg.py", *flags, "--num-envs"]
+        return {f"ppo_acpg.py --num-envs {number}": [*ours, number] for number in MANY}
+    ours, peer = [sys.executable, f"{script}_acpg.py", *flags], [install_peers(), "benchmark/sb3.py"]
+    commands = {f"SB3 {script.upper()}": [*peer, script, *flags]}
+    commands |= {"SBX PPO": [*peer, "sbx-ppo", *flags]} if script == "ppo" else {}
+    commands |= {f"{script}_acpg.py": ours, f"{script}_acpg.py --etf-head": [*ours, "--etf-head"]}
     return commands if script == "trpo" else commands | {f"{script}_acpg.py --compile": [*ours, "--compile"]}
 
 
 def train(command: list[object], runs: Path, steps: int, threads: int | None) -> dict[str, float]:
-    """Run a command to its end: steps, wall seconds, peak resident memory, and seconds by stage where it logs them."""
+    """Run a command to its end: steps, wall seconds, peak resident memory, and seconds by stage where they are known."""
     start = time.perf_counter()
     environment = os.environ | ({"OMP_NUM_THREADS": str(threads)} if threads else {})
     process = subprocess.Popen([str(part) for part in command], stdout=subprocess.DEVNULL, env=environment)
@@ -86,6 +95,10 @@ def train(command: list[object], runs: Path, steps: int, threads: int | None) ->
     if status:
         sys.exit(f"{command[:3]} failed with status {status}")
     measured = {"steps": steps, "seconds": time.perf_counter() - start, "peak_mb": round(usage.ru_maxrss / 1024)}
+    if (stages := runs / "stages.json").exists():
+        measured |= json.loads(stages.read_text())
+        stages.unlink()
+        return measured
     run = max(runs.iterdir(), key=lambda path: path.stat().st_mtime)
     events = EventAccumulator(str(run), size_guidance={"scalars": 0}).Reload()
     logged = [stage for stage in STAGES if f"seconds/{stage}" in events.Tags()["scalars"]]
