@@ -10,14 +10,14 @@ script     program that ran
 head       linear (the plain one), etf, or the frame of a control; "-trainable" if it only starts there
 and every flag in which the runs differ (empty where the run's head ignores it), env_id and seed always.
 Of runs.csv also
-best       highest value of the run's curve
+best       highest mean return of 100 episodes in a row; `final` with fewer
 final      mean return of the last 100 episodes
 last_tenth mean return of the episodes that ended in the last 10 % of the steps
-area       mean of the run's curve
+area       mean of the run's curve, from the first episode's end on
 threshold  return that counts as solved (benchmark/thresholds.py); empty if nobody says
 stop       first step at which the mean return of the last 100 episodes is at least that; empty if never, or without one
 normalised final on the scale of 0, the random policy, to 1, the best known return or else the threshold; empty without these
-seconds    duration of the run
+seconds    duration of the run, up to its last episode's end
 steps_per_second
 and of curves.csv, the run's curve at 25 equally spaced points:
 step       steps so far
@@ -28,7 +28,8 @@ means_equinorm, means_equiangularity, means_maximal_angle, self_duality, within_
 
 episodes.csv.gz: run, global_step, return, length, seconds of every episode of these runs.
 counts.csv: script, env_id, head, and how many of their runs were planned (in benchmark/run.py's plan.json in --runs or beside
-it; without one, those found), finished, failed, damaged (named on stderr, with the reason), and unfinished, which is the rest.
+it; a run that is in no plan counts too), finished, failed, damaged (named on stderr, with the reason), and unfinished, which
+is the rest.
 
 Memory holds one run's episodes at a time, and of the others their path and three numbers.
 """
@@ -109,7 +110,7 @@ def read_plan(root: Path) -> tuple[dict[str, tuple], Counter]:
 def collate(root: Path, names: dict[str, tuple], episodes: TextIO, spool: TextIO) -> Counter:
     """Write the episodes of all finished runs below `root`, and to `spool` a line of JSON per run, its row and its curve; name
     the others on stderr. `names` are the planned ones. Returns how many runs of each (script, environment, head) have each of
-    the states in COUNTS; all count as planned if none is."""
+    the states in COUNTS; those that are in no plan count as planned too."""
     counts = Counter()
     writer = csv.writer(episodes, lineterminator="\n")
     writer.writerow(["run", *HEADER])
@@ -129,7 +130,7 @@ def collate(root: Path, names: dict[str, tuple], episodes: TextIO, spool: TextIO
             group = (row["script"], row["env_id"], row["head"])
             spool.write(json.dumps([{"run": name, **row}, points]) + "\n")
             writer.writerows([name, *line] for line in lines)
-        counts[group, "planned"] += not names
+        counts[group, "planned"] += run.parent.name not in names
         counts[group, state] += 1
     return counts
 

@@ -159,6 +159,9 @@ def attempt(out: Path, run: Run, lock_file: IO, ignored: tuple[signal.Signals, .
             yield
     finally:
         stop(process)
+    for path in filter(Path.is_file, folder.rglob("*")):  # what the record calls finished must outlast a power cut
+        with open(path) as file:
+            os.fsync(file.fileno())
     record |= {"exit_code": process.returncode, "seconds": round(record["seconds"] + time.monotonic() - start, 2)}
     write_json(folder / "record.json", record | {"outcome": "failed" if process.returncode else "finished"})
     return process.returncode

@@ -83,6 +83,9 @@ def measure(run: Path) -> tuple[dict, list[dict], list[list[str]]]:
     checkpoint, total = read_checkpoint(run, script), flags["total_timesteps"]
     if checkpoint["global_step"] < total:
         raise Unfinished(f"stops at step {checkpoint['global_step']} of {total}")
+    size, written = (run / "episodes.csv").stat().st_size, checkpoint.get("log_sizes", {}).get("episodes.csv")
+    if written is not None and size != written:
+        raise ValueError(f"episodes.csv: holds {size} bytes, but {written} when the checkpoint was written")
     lines, episodes = read_episodes(run)
     steps, returns = episodes[:, 0], episodes[:, 1]
 
@@ -93,7 +96,7 @@ def measure(run: Path) -> tuple[dict, list[dict], list[list[str]]]:
     solved = [] if goal is None else np.flatnonzero(means[99:] >= goal)
     history = [{"global_step": 0}, *checkpoint.get("collapse", [])]
     row = {
-        "best": np.nanmax(curve),
+        "best": means[99:].max() if len(means) >= 100 else means[-1],
         "final": means[-1],
         "last_tenth": last_tenth.mean() if len(last_tenth) else math.nan,
         "area": np.nanmean(curve),

@@ -110,9 +110,9 @@ def task_comparisons(runs: pd.DataFrame) -> pd.DataFrame:
     return judged(rows)
 
 
-def aggregate_comparisons(runs: pd.DataFrame) -> pd.DataFrame:
+def aggregate_comparisons(runs: pd.DataFrame) -> list[dict]:
     """A row per script, and one of all scripts, and head and baseline: the comparison of normalised final returns over the
-    tasks, which are scripts and environments, with the seeds that all of these have in common."""
+    tasks, which are scripts and environments, with the seeds that all of these have in common. Not judged yet."""
     groups = {}
     for script, env_id, head, baseline in pairs(runs.dropna(subset="normalised")):
         for name in (script, "all scripts"):
@@ -131,6 +131,7 @@ def aggregate_comparisons(runs: pd.DataFrame) -> pd.DataFrame:
                 "env_id": f"{len(tasks)} task{'s' * (len(tasks) > 1)}",
                 "measure": "normalised final return",
                 "head": head,
+                "tasks": len(tasks),
             }
             row |= {"baseline": baseline, "seeds": len(seeds), "baseline_seeds": len(seeds)}
             row |= {"left_out": sum(len(arm) - len(seeds) for side in arms for arm in side)}
@@ -140,7 +141,7 @@ def aggregate_comparisons(runs: pd.DataFrame) -> pd.DataFrame:
                 "baseline_iqm": verdicts.interval(scores[1], verdicts.iqm),
             }
             rows.append(row | {"probability": verdicts.interval(scores, verdicts.improvement)})
-    return judged(rows)
+    return rows
 
 
 def judged(rows: list[dict]) -> pd.DataFrame:
@@ -230,7 +231,8 @@ def sentence(row: pd.Series) -> str:
 
 
 def draw(curves: pd.DataFrame, column: str) -> bytes:
-    """PNG of the IQM over seeds against steps with its 95 % interval: a panel per environment, a line per arm."""
+    """PNG of the IQM over seeds against steps with its 95 % interval, or thin lines of too few seeds for one: a panel per
+    environment, a line per arm."""
     tasks, arms = list(curves.groupby("env_id")), sorted(curves[["head", "arm"]].drop_duplicates().itertuples(index=False))
     arms.sort(key=lambda arm: [*COLOURS, arm.head].index(arm.head))
     columns = min(3, len(tasks))
@@ -251,7 +253,9 @@ def draw(curves: pd.DataFrame, column: str) -> bytes:
             }
             point, low, high = verdicts.interval(scores, verdicts.curve_iqm)
             (lines[arm],) = axis.plot(steps, point, linewidth=1.8, **style)
-            if len(scores) > 1:
+            if np.isnan(low).any():
+                axis.plot(steps, scores[:, 0].T, linewidth=0.6, alpha=0.5, **style)
+            else:
                 axis.fill_between(steps, low, high, color=style["color"], alpha=0.2, linewidth=0)
         axis.set_title(env_id, fontsize=10)
         axis.set_xlabel("environment steps (thousands)")
@@ -333,10 +337,10 @@ def difference_table(comparisons: pd.DataFrame) -> Table:
     return Table([*columns, "verdict", "seeds needed a side"], rows)
 
 
-def aggregate_table(aggregates: pd.DataFrame) -> Table:
+def aggregate_table(aggregates: list[dict]) -> Table:
     """IQM of both sides and the probability of improvement."""
     rows = []
-    for row in aggregates.to_dict("records"):
+    for row in aggregates:
         spans = [span(*(float(x[0]) for x in row[key])) for key in ("iqm", "baseline_iqm", "probability")]
         rows.append(
             [row["script"], row["env_id"], row["head"], row["baseline"], str(row["seeds"]), str(row["left_out"]), *spans]
@@ -358,12 +362,13 @@ def dispersion_table(comparisons: pd.DataFrame) -> Table:
 def comparison_blocks(runs: pd.DataFrame) -> Iterator[NamedTuple]:
     """The part of the report that compares heads."""
     comparisons, aggregates = task_comparisons(runs), aggregate_comparisons(runs)
+    several = judged([row for row in aggregates if row["tasks"] > 1])  # over one task, its own comparison has been judged
     if not len(comparisons):
         return
     yield Heading("Verdicts")
     yield Text("Comparisons by script and environment, counted; then each in words, those over several environments first.")
     yield verdict_table(comparisons)
-    yield Items([sentence(row) for _, row in pd.concat([aggregates, comparisons]).iterrows()])
+    yield Items([sentence(row) for _, row in pd.concat([several, comparisons]).iterrows()])
     yield Heading("Differences")
     yield Text(
         "Differences of means, their 95 % intervals and p values by Welch's t test, or the permutation test if no side has "
@@ -372,17 +377,18 @@ def comparison_blocks(runs: pd.DataFrame) -> Iterator[NamedTuple]:
         "the true difference and spread are the observed ones, which a few seeds tell only roughly."
     )
     yield difference_table(comparisons)
-    if len(aggregates):
+    if aggregates:
         yield Heading("Aggregates")
         yield Text(
             "Final returns, normalised so that 0 is the random policy and 1 the best known return or else the threshold "
             "(benchmark/thresholds.csv), over the tasks and the seeds that all of these share. Interquartile means (IQM) "
             "and probabilities of a higher return with their 95 % stratified bootstrap intervals "
-            f"({verdicts.RESAMPLES} resamples), narrow for few seeds."
+            f"({verdicts.RESAMPLES} resamples) from {verdicts.LEAST_SEEDS} seeds on, narrow for fewer than some 20."
         )
         yield aggregate_table(aggregates)
-        yield Text("The same scores by Welch's t test of the seeds' means over the tasks, corrected within this table:")
-        yield difference_table(aggregates)
+    if len(several):
+        yield Text("The same scores by Welch's t test of the seeds' means over several tasks, corrected within this table:")
+        yield difference_table(several)
     yield Heading("Dispersion across seeds")
     yield Text(
         "Standard deviations over seeds and their differences (below 0: the head varies less). From "
@@ -405,20 +411,22 @@ def content(runs: pd.DataFrame, curves: pd.DataFrame, counts: pd.DataFrame, dupl
     yield from comparison_blocks(runs)
     yield Heading("Results")
     yield Text(
-        "Mean ± standard deviation over seeds. best: highest mean return of 100 episodes on the learning curve; final: mean"
+        "Mean ± standard deviation over seeds. best: highest mean return of 100 episodes in a row; final: mean"
         " return of the last 100 episodes; area: mean of the curve; stop: median of the first step at which the mean return"
         " of 100 episodes reaches the environment's threshold, where never is later than any step."
     )
     yield results_table(runs)
     yield Heading("Learning curves")
     yield Text(
-        "IQM over seeds of the mean return of the last 100 episodes, with pointwise 95 % stratified bootstrap intervals."
+        "IQM over seeds of the mean return of the last 100 episodes, with pointwise 95 % stratified bootstrap intervals from "
+        f"{verdicts.LEAST_SEEDS} seeds on, and else with the seeds as thin lines."
     )
     yield from pictures(curves, ["value"])
     if measured := list(pictures(curves, [column for column in CURVES if column != "value"])):
         yield Heading("Action collapse")
         yield Text(
-            "The same of the measures of action collapse, each 0 under it. With two actions the means' are not defined."
+            "The same of the measures of action collapse, each 0 under it. With two actions the means' are not defined. Only "
+            "steps at which a measure is defined for all seeds that ever have it are drawn; a seed that never has is left out."
         )
         yield from measured
 

@@ -228,7 +228,14 @@ def follow(out: Path, runs: list[Run], states: Iterator[tuple[list[Run], list[Ru
     did not finish."""
     columns = TextColumn("{task.description}", markup=False), BarColumn(), TextColumn("{task.fields[status]}", markup=False)
     period, tasks, seen, failed, next_look = 0.5 if console.is_terminal else 60, {}, 0, [], 0.0
-    display = Progress(*columns, TimeRemainingColumn(), console=console, auto_refresh=False, disable=not console.is_terminal)
+    display = Progress(
+        *columns,
+        TimeRemainingColumn(),
+        console=console,
+        auto_refresh=False,
+        speed_estimate_period=3600,
+        disable=not console.is_terminal,
+    )
     with display as progress:
         total = progress.add_task("all runs", total=len(runs), status="")
         for running, ended in states:

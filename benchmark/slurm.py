@@ -60,7 +60,10 @@ def work(out: Path, runs: list[Run], args: Args) -> Iterator[tuple[list[Run], li
     file, states, running, ended = out / "slurm" / "jobs.json", queue(), [], []
     if states is None:
         fail("--cluster slurm: squeue gets no answer")
-    jobs = json.loads(file.read_text()) if file.exists() else {}
+    try:
+        jobs = json.loads(file.read_text()) if file.exists() else {}
+    except ValueError as error:
+        fail(f"--out {out}: {file} is damaged ({error}); remove it if none of its jobs is left in the queue")
     if missing := [run for run in runs if jobs.get(run.name) not in states]:
         jobs |= submit(out, missing, args)
         write_json(file, jobs)

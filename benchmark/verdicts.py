@@ -16,7 +16,7 @@ from statsmodels.stats.power import TTestIndPower
 
 RESAMPLES = 2000  # of every bootstrap
 MOST_SEEDS = 1000  # of interest when asking how many it would take
-LEAST_SEEDS = 5  # to say anything of a standard deviation but its estimate
+LEAST_SEEDS = 5  # below, a bootstrap interval says nothing
 
 
 class Comparison(NamedTuple):
@@ -74,7 +74,12 @@ def seeds_needed(head: np.ndarray, baseline: np.ndarray) -> float:
 def interval(
     scores: np.ndarray | list[np.ndarray], func: Callable[..., np.ndarray]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """func(*scores), an array, and its 95 % stratified bootstrap interval. Each of `scores` is (runs, tasks, ...)."""
+    """func(*scores), an array, and its 95 % stratified bootstrap interval, NaN with fewer than LEAST_SEEDS seeds. Each of
+    `scores` is (runs, tasks, ...)."""
+    sides = scores if isinstance(scores, list) else [scores]
+    if min(map(len, sides)) < LEAST_SEEDS:
+        point = func(*sides)
+        return point, np.full_like(point, math.nan), np.full_like(point, math.nan)
     np.random.seed(0)  # rliable resamples from NumPy's global generator
     points, intervals = library.get_interval_estimates({"": scores}, func, reps=RESAMPLES)
     return points[""], *intervals[""]

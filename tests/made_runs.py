@@ -36,6 +36,7 @@ def make_run(
     lines = [f"{10 * (n + 1)},{value},10,{(n + 1) / 100:.2f}" for n, value in enumerate(returns)]
     (run / "episodes.csv").write_text("\n".join(["global_step,return,length,seconds", *lines]) + "\n")
     state = {"global_step": total, "agent": {"weight": torch.zeros(64, 64)}}
+    state |= {"log_sizes": {"episodes.csv": (run / "episodes.csv").stat().st_size}}
     torch.save(state | ({"collapse": collapse} if collapse else {}), run / "checkpoint.pt")
     return run
 

@@ -189,6 +189,30 @@ def test_counts_follow_the_plan(tmp_path, capsys, collated):
     assert {row["env_id"] for row in tables["counts"]} == {plan[0]["env_id"]}
 
 
+def test_a_run_outside_the_plan_counts_as_planned(tmp_path, collated):
+    make_run(tmp_path / "runs" / "other", [1.0] * 50, head="etf")
+    run = {"name": "a", "script": "ppo_acpg", "env_id": "Env-v0", "head": "linear", "seed": 1}
+    (tmp_path / "runs" / "plan.json").write_text(json.dumps({"runs": [run]}))
+    counts = {row["head"]: (row["planned"], row["finished"], row["unfinished"]) for row in collated()["counts"]}
+    assert counts == {"linear": ("1", "0", "1"), "etf": ("1", "1", "0")}
+
+
+def test_lost_episodes_are_damage(tmp_path, capsys, collated):
+    """As after a power cut: the checkpoint has reached the disk, the last episodes have not."""
+    make_run(tmp_path / "runs", [1.0] * 50)
+    short = make_run(tmp_path / "runs", [1.0] * 50, seed=2) / "episodes.csv"
+    short.write_text("\n".join(short.read_text().splitlines()[:-20]) + "\n")
+    tables = collated()
+    assert [row["seed"] for row in tables["runs"]] == ["1"] and tables["counts"][0]["damaged"] == "1"
+    assert "when the checkpoint was written" in capsys.readouterr().err
+
+
+def test_best_is_of_a_hundred_episodes(tmp_path):
+    """Not of a lucky first one."""
+    assert measure(make_run(tmp_path, [50] + [0] * 100 + [1] * 99 + [0] * 50))[0]["best"] == "0.99"
+    assert measure(make_run(tmp_path, [50, 0], seed=2))[0]["best"] == "25"
+
+
 def test_a_plan_without_runs_makes_empty_tables(tmp_path, collated):
     (tmp_path / "runs").mkdir()
     run = {"name": "a", "script": "ppo_acpg", "env_id": "CartPole-v1", "head": "etf", "seed": 1}

@@ -149,6 +149,12 @@ def test_intervals_do_not_depend_on_what_was_drawn_before():
     assert interval(scores, iqm) == first and first[1] < first[0] < first[2]
 
 
+def test_few_seeds_have_no_interval():
+    scores = np.random.default_rng(5).normal(size=(4, 3))
+    point, low, high = interval([scores, scores], improvement)
+    assert point == 0.5 and np.isnan([low, high]).all()
+
+
 def test_spread_by_hand_and_its_interval():
     random = np.random.default_rng(6)
     wide, narrow = random.normal(0, 5, 40), random.normal(0, 1, 40)
@@ -186,7 +192,7 @@ def test_aggregates_take_the_seeds_that_all_tasks_share():
     runs = runs_frame(
         *({"env_id": e, "head": h, "seed": str(s), "normalised": value} for (e, h, s), value in zip(rows, values))
     )
-    (row,) = report.aggregate_comparisons(runs).to_dict("records")
+    (row,) = report.aggregate_comparisons(runs)
     assert (row["script"], row["seeds"], row["left_out"], row["env_id"]) == ("s", 2, 4, "2 tasks")
     assert row["difference"] == pytest.approx(0.5) and row["probability"][0] == 1
     assert row["iqm"][0] == pytest.approx(np.mean([0.63, 1.62]))
@@ -234,6 +240,17 @@ def test_the_report(results, capsys):
         a for tag, a in page.tags if tag in ("script", "iframe") or "http" in str(a.get("src", "") + a.get("href", ""))
     ]
     assert "etf is better than linear" in page.text
+
+
+def test_a_single_task_is_judged_once(tmp_path):
+    """Else its aggregate, the same comparison, could get another verdict."""
+    for head in ("linear", "etf"):
+        for seed in (1, 2):
+            make_run(tmp_path / "runs", [100.0 + seed] * 120, env_id="CartPole-v1", head=head, seed=seed)
+    collate.main(collate.Args(runs=tmp_path / "runs", out=tmp_path / "results"))
+    text = written(tmp_path / "results")
+    assert "| 1 task |" in text and "normalised final return: " not in text
+    assert text.count("CartPole-v1, final return: etf is") == 1
 
 
 def test_the_same_tables_make_the_same_report(results):

@@ -4,22 +4,26 @@
 #     bash benchmark/paper/table_1.sh --cluster slurm --workers 100 --time 1440 --cpus 2
 # With --small first, what two cores can do in an hour and a half: 4 algorithms on 4 tasks, 10 seeds, 320 runs.
 set -euo pipefail
-run="${PYTHON:-python} -m benchmark.run"
+code=0 # 1 if a run failed; the others go on
+run() { ${PYTHON:-python} -m benchmark.run "$@" || code=$?; }
 if [ "${1-}" = --small ]; then
   shift
   scripts="reinforce_acpg a2c_acpg ppo_acpg trpo_acpg"
-  small() { $run --out runs/table_1_small --scripts $scripts --num-seeds 10 --start-seed 201 "$@"; }
+  small() { run --out runs/table_1_small --scripts $scripts --num-seeds 10 --start-seed 201 "$@"; }
   small --env-ids CartPole-v1 benchmark.envs:envpool/Acrobot-v1 --total-timesteps 200000 "$@"
   small --env-ids FrozenLake-v1 --total-timesteps 100000 "$@"
   small --env-ids benchmark.envs:IdealCliffWalking-v0 --total-timesteps 50000 "$@"
-  exit
+  exit $code
 fi
 atari="benchmark.envs:Atari/Enduro-v5 benchmark.envs:Atari/Qbert-v5"
 racing=benchmark.envs:DiscreteCarRacing-v0
+bounded="--feature-activation linear --feature-norm 4" # tanh saturates on CarRacing (README)
 for backbone in mlp cnn; do
-  paper() { $run --out "runs/table_1/$backbone" --num-seeds 20 --flags "all --backbone $backbone" "$@"; }
-  paper --scripts reinforce_acpg a2c_acpg --env-ids $racing --total-timesteps 2000000 "$@"
+  run --out "runs/table_1/$backbone" --scripts reinforce_acpg a2c_acpg --env-ids $racing --total-timesteps 2000000 \
+    --num-seeds 20 --flags "all --backbone $backbone $bounded" "$@"
+  paper() { run --out "runs/table_1/$backbone" --num-seeds 20 --flags "all --backbone $backbone" "$@"; }
   paper --scripts ppo_acpg --env-ids $atari benchmark.envs:Atari/Pong-v5 --total-timesteps 10000000 "$@"
   paper --scripts trpo_acpg --env-ids $atari --total-timesteps 10000000 "$@"
 done
-$run --out runs/table_1/mlp --scripts reinforce_acpg a2c_acpg --env-ids CartPole-v1 --num-seeds 20 --total-timesteps 500000 "$@"
+run --out runs/table_1/mlp --scripts reinforce_acpg a2c_acpg --env-ids CartPole-v1 --num-seeds 20 --total-timesteps 500000 "$@"
+exit $code
