@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The tables of docs/action-collapse.md where one of the ideal conditions is broken, and without a bound on the activations:
-# 5 times 6 runs (3 seeds, both heads), about 10 minutes on two cores.
+# 5 times 6 runs (3 seeds, both heads), about 12 minutes on two cores.
 set -euo pipefail
 collapse="${PYTHON:-python} -m benchmark.collapse --seeds 3 --total-timesteps 200000"
 for variant in Unbalanced Uneven Unexplored Semantic; do
