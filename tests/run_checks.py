@@ -85,8 +85,10 @@ def kills(out: Path, count: int, timesteps: int) -> None:
         ends, undisturbed = episodes(name, out / "killed"), episodes(name, out / "undisturbed")
         steps = [int(step) for step, *_ in ends]
         (checkpoint,) = (out / "killed/runs" / name).glob("*/checkpoint.pt")
-        left = torch.load(checkpoint, weights_only=True)["global_step"] - sum(int(length) for *_, length in ends)
+        total = torch.load(checkpoint, weights_only=True)["global_step"]
+        left = total - sum(int(length) for *_, length in ends)
         assert record["outcome"] == "finished" and steps == sorted(steps)
+        assert timesteps <= total < timesteps + 4 * 128 and left < 4 * 500  # it ends with a rollout, and holds no step twice
         assert ends == undisturbed or record["attempts"] > 1
         how = "equal to the undisturbed" if ends == undisturbed else f"undisturbed {undisturbed[-1][0]}"
         print(f"{name}: {record['attempts']} attempts, last episode at step {steps[-1]} ({how}), {left} steps after it")
