@@ -110,37 +110,34 @@ def task_comparisons(runs: pd.DataFrame) -> pd.DataFrame:
     return judged(rows)
 
 
-def aggregate_comparisons(runs: pd.DataFrame) -> list[dict]:
-    """A row per script, and one of all scripts, and head and baseline: the comparison of normalised final returns over the
-    tasks, which are scripts and environments, with the seeds that all of these have in common. Not judged yet."""
+def aggregated(runs: pd.DataFrame, column: str) -> Iterator[tuple[dict, list[np.ndarray]]]:
+    """For each script, and for all of them, and each head and baseline: what is compared, and the column's values with the
+    head and without, each (seeds, tasks), for the tasks (scripts and environments) where it is known and the seeds that all
+    of these have in common."""
     groups = {}
-    for script, env_id, head, baseline in pairs(runs.dropna(subset="normalised")):
+    for script, env_id, head, baseline in pairs(runs.dropna(subset=column)):
         for name in (script, "all scripts"):
             key = (name, head["arm"].iat[0], baseline["arm"].iat[0])
             groups.setdefault(key, {})[script, env_id] = (head, baseline)
-    scripts = {key[1:]: len({script for script, _ in tasks}) for key, tasks in groups.items() if key[0] == "all scripts"}
-    rows = []
     for (script, head, baseline), tasks in sorted(groups.items()):
-        arms = [[arm.set_index("seed")["normalised"] for arm in side] for side in zip(*tasks.values())]
+        arms = [[arm.set_index("seed")[column] for arm in side] for side in zip(*tasks.values())]
         seeds = sorted(set.intersection(*(set(arm.index) for side in arms for arm in side)))
-        if seeds and (script != "all scripts" or scripts[head, baseline] > 1):
-            scores = [np.stack([arm[seeds] for arm in side], axis=1) for side in arms]
-            means = [side.mean(axis=1) for side in scores]  # a seed's runs of all tasks are one draw
-            row = {
-                "script": script,
-                "env_id": f"{len(tasks)} task{'s' * (len(tasks) > 1)}",
-                "measure": "normalised final return",
-                "head": head,
-                "tasks": len(tasks),
-            }
-            row |= {"baseline": baseline, "seeds": len(seeds), "baseline_seeds": len(seeds)}
-            row |= {"left_out": sum(len(arm) - len(seeds) for side in arms for arm in side)}
-            row |= verdicts.compare(*means)._asdict() | {"needed": verdicts.seeds_needed(*means)}
-            row |= {
-                "iqm": verdicts.interval(scores[0], verdicts.iqm),
-                "baseline_iqm": verdicts.interval(scores[1], verdicts.iqm),
-            }
-            rows.append(row | {"probability": verdicts.interval(scores, verdicts.improvement)})
+        if seeds and (script != "all scripts" or len({task_script for task_script, _ in tasks}) > 1):
+            names = {"script": script, "env_id": f"{len(tasks)} task{'s' * (len(tasks) > 1)}", "tasks": len(tasks)}
+            names |= {"head": head, "baseline": baseline, "seeds": len(seeds), "baseline_seeds": len(seeds)}
+            names |= {"left_out": sum(len(arm) - len(seeds) for side in arms for arm in side)}
+            yield names, [np.stack([arm[seeds] for arm in side], axis=1) for side in arms]
+
+
+def aggregate_comparisons(runs: pd.DataFrame) -> list[dict]:
+    """The comparisons of normalised final returns over tasks, not judged yet."""
+    rows = []
+    for names, scores in aggregated(runs, "normalised"):
+        means = [side.mean(axis=1) for side in scores]  # a seed's runs of all tasks are one draw
+        row = names | {"measure": "normalised final return"} | verdicts.compare(*means)._asdict()
+        row |= {"needed": verdicts.seeds_needed(*means)}
+        iqm, baseline_iqm = (verdicts.interval(side, verdicts.iqm) for side in scores)
+        rows.append(row | {"iqm": iqm, "baseline_iqm": baseline_iqm})
     return rows
 
 
@@ -297,7 +294,7 @@ def missing(runs: pd.DataFrame, counts: pd.DataFrame) -> Iterator[str]:
         if alone := [arm for arm in arms if (script, env_id, arm) not in compared]:
             yield f"{script}, {env_id}: no finished run with {BASELINE} and like flags to compare {', '.join(alone)} with."
     if unknown := sorted(set(runs["env_id"][runs["normalised"].isna()])):
-        yield f"Not in the aggregates, as benchmark/thresholds.csv has no references for them: {', '.join(unknown)}."
+        yield f"Not in normalised aggregates, as benchmark/thresholds.csv has no references for them: {', '.join(unknown)}."
 
 
 def results_table(runs: pd.DataFrame) -> Table:
@@ -337,16 +334,13 @@ def difference_table(comparisons: pd.DataFrame) -> Table:
     return Table([*columns, "verdict", "seeds needed a side"], rows)
 
 
-def aggregate_table(aggregates: list[dict]) -> Table:
-    """IQM of both sides and the probability of improvement."""
-    rows = []
-    for row in aggregates:
-        spans = [span(*(float(x[0]) for x in row[key])) for key in ("iqm", "baseline_iqm", "probability")]
-        rows.append(
-            [row["script"], row["env_id"], row["head"], row["baseline"], str(row["seeds"]), str(row["left_out"]), *spans]
-        )
-    columns = ["script", "over", "head", "against", "seeds", "runs left out", "IQM of the head", "IQM of the other"]
-    return Table([*columns, "P(head beats the other)"], rows)
+def aggregate_table(rows: list[dict], figures: dict[str, str]) -> Table:
+    """Aggregates with their intervals; `figures` are the titles of these columns and their names in the rows."""
+    names = ("script", "env_id", "head", "baseline", "seeds", "left_out")
+    cells = [[str(row[name]) for name in names] for row in rows]
+    for row, line in zip(rows, cells):
+        line += [span(*(float(x[0]) for x in row[name])) for name in figures.values()]
+    return Table(["script", "over", "head", "against", "seeds", "runs left out", *figures], cells)
 
 
 def dispersion_table(comparisons: pd.DataFrame) -> Table:
@@ -377,17 +371,25 @@ def comparison_blocks(runs: pd.DataFrame) -> Iterator[NamedTuple]:
         "the true difference and spread are the observed ones, which a few seeds tell only roughly."
     )
     yield difference_table(comparisons)
+    yield Heading("Aggregates")
+    intervals = f"95 % stratified bootstrap intervals ({verdicts.RESAMPLES} resamples) from {verdicts.LEAST_SEEDS} seeds on"
+    yield Text(
+        "Over tasks, which are scripts and environments, and the seeds that all of these share: the probability that a run "
+        "with the head ends with a higher return than one without, where a draw counts half; "
+        f"{intervals}, narrow for fewer than some 20."
+    )
+    chances = [
+        names | {"probability": verdicts.interval(scores, verdicts.improvement)} for names, scores in aggregated(runs, "final")
+    ]
+    yield aggregate_table(chances, {"P(head beats the other)": "probability"})
     if aggregates:
-        yield Heading("Aggregates")
         yield Text(
-            "Final returns, normalised so that 0 is the random policy and 1 the best known return or else the threshold "
-            "(benchmark/thresholds.csv), over the tasks and the seeds that all of these share. Interquartile means (IQM) "
-            "and probabilities of a higher return with their 95 % stratified bootstrap intervals "
-            f"({verdicts.RESAMPLES} resamples) from {verdicts.LEAST_SEEDS} seeds on, narrow for fewer than some 20."
+            "Interquartile means (IQM) of final returns, normalised so that 0 is the random policy and 1 the best known "
+            f"return or else the threshold, over the tasks where these are known (benchmark/thresholds.csv); {intervals}."
         )
-        yield aggregate_table(aggregates)
+        yield aggregate_table(aggregates, {"IQM of the head": "iqm", "IQM of the other": "baseline_iqm"})
     if len(several):
-        yield Text("The same scores by Welch's t test of the seeds' means over several tasks, corrected within this table:")
+        yield Text("The same by Welch's t test of the seeds' means over several tasks, corrected within this table:")
         yield difference_table(several)
     yield Heading("Dispersion across seeds")
     yield Text(

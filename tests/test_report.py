@@ -194,8 +194,11 @@ def test_aggregates_take_the_seeds_that_all_tasks_share():
     )
     (row,) = report.aggregate_comparisons(runs)
     assert (row["script"], row["seeds"], row["left_out"], row["env_id"]) == ("s", 2, 4, "2 tasks")
-    assert row["difference"] == pytest.approx(0.5) and row["probability"][0] == 1
+    assert row["difference"] == pytest.approx(0.5)
     assert row["iqm"][0] == pytest.approx(np.mean([0.63, 1.62]))
+    ((names, (head, baseline)),) = report.aggregated(runs, "normalised")
+    assert names["tasks"] == 2 and np.allclose(head, baseline + 0.5)
+    assert head == pytest.approx(np.array([[0.62, 1.62], [0.63, 1.63]]))
 
 
 def test_never_is_later_than_any_step():
@@ -249,8 +252,20 @@ def test_a_single_task_is_judged_once(tmp_path):
             make_run(tmp_path / "runs", [100.0 + seed] * 120, env_id="CartPole-v1", head=head, seed=seed)
     collate.main(collate.Args(runs=tmp_path / "runs", out=tmp_path / "results"))
     text = written(tmp_path / "results")
-    assert "| 1 task |" in text and "normalised final return: " not in text
+    assert "| 1 task |" in text and "IQM of the head" in text and "normalised final return: " not in text
     assert text.count("CartPole-v1, final return: etf is") == 1
+
+
+def test_tasks_without_references_are_in_the_probability_of_improvement(tmp_path):
+    """Heads win 4 of 4 pairs in one game and 2 of 4 in the other."""
+    games = [f"benchmark.envs:MinAtar/{game}-v1" for game in ("Asterix", "Breakout")]
+    for game, (linear, etf) in zip(games, (((1.0, 2.0), (3.0, 4.0)), ((1.0, 4.0), (2.0, 3.0)))):
+        for head, values in (("linear", linear), ("etf", etf)):
+            for seed, value in enumerate(values):
+                make_run(tmp_path / "runs", [value] * 120, env_id=game, head=head, seed=seed)
+    collate.main(collate.Args(runs=tmp_path / "runs", out=tmp_path / "results"))
+    text = written(tmp_path / "results")
+    assert "| ppo_acpg | 2 tasks | etf | linear | 2 | 0 | 0.7500 |" in text and "IQM of the head" not in text
 
 
 def test_the_same_tables_make_the_same_report(results):
@@ -267,7 +282,7 @@ def test_everything_shown_is_escaped(results):
     text, page = written(results), Page(results / "report.html")
     assert "<script>" not in text.replace("\\<", "") and "script" not in [tag for tag, _ in page.tags] and evil in page.text
     columns = [line.replace("\\|", "").count("|") for line in text.splitlines() if line.startswith("| ../")]
-    assert columns and set(columns) <= {7, 9, 10, 12}
+    assert set(columns) == {8, 9, 10, 12}
     assert not list(results.parent.glob("*.png")) and len(list(results.glob("*.png"))) == 2
 
 
