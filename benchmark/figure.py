@@ -38,10 +38,10 @@ def main(args: Args) -> None:
             seeds = np.array([*heads[head].values()])
             steps, values = seeds[0, :, 0] / 1000, seeds[:, :, 1]
             axis.plot(steps, values.T, color=colour, linewidth=0.6, alpha=0.35)
-            axis.plot(steps, np.median(values, axis=0), color=colour, linewidth=2.2, label=f"{label} ({len(seeds)} seeds)")
+            axis.plot(steps, np.median(values, axis=0), color=colour, linewidth=2.2, label=f"{label}, seeds: {len(seeds)}")
         axis.set(title=env_id, xlabel="environment steps (thousands)")
         axis.grid(alpha=0.25)
-        axis.legend(fontsize=8, loc="lower right")
+        axis.legend(fontsize=8)
     axes[0, 0].set_ylabel("return, last 100 episodes")
     figure.savefig(args.out, dpi=140)
 

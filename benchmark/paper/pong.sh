@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# PPO with both heads on Pong, side by side on a core each: an hour on two cores, so half an hour of two cores per head.
+# PPO with both heads on Pong, side by side on a core each: about 40 minutes on two cores.
 set -euo pipefail
 . benchmark/paper/queue.sh
 pong="ppo_atari_acpg.py --env-id Pong-v5 --total-timesteps 1000000 --learning-rate 5e-4 --num-threads 1 --compile --amp"
