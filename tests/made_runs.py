@@ -1,6 +1,6 @@
 """Runs made up for the tests of collate.py and report.py, with the files of real ones.
 
-    python -m tests.made_runs --out /tmp/made --runs 1000
+    python -m tests.made_runs --out made --runs 1000
 
 makes as many runs of 2,000 episodes, half of each head, for measuring `python -m benchmark.collate`.
 """

@@ -1,6 +1,6 @@
 """Figures of benchmark/run.py that need a quiet machine, so they are taken by hand:
 
-    python -m tests.run_checks --out /tmp/run_checks
+    python -m tests.run_checks --out checks
 
 overhead: seconds per run that the runner takes beyond the scripts: 40 runs of tests/stand_in.py by it, one at a time, without
 report, against the same commands one after the other.
