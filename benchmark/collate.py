@@ -1,4 +1,4 @@
-"""Finished runs -> runs.csv, curves.csv, episodes.csv.gz, counts.csv, and a Markdown table of the groups of like runs.
+"""Finished runs -> runs.csv, curves.csv, episodes.csv.gz, counts.csv, provenance.csv, and a Markdown table of like runs.
 
     python -m benchmark.collate --runs runs/quickstart --out runs/quickstart/results
 
@@ -27,6 +27,9 @@ run's last; empty where undefined: actions_seen, feature_norm, head_equinorm, he
 means_equinorm, means_equiangularity, means_maximal_angle, self_duality, within_variability.
 
 episodes.csv.gz: run, global_step, return, length, seconds of every episode of these runs.
+provenance.csv: a row for each commit, machine and set of versions that benchmark/run.py's records name (header only without
+records): commit, machine, versions, runs, restarted (how many of them were started more than once), first_start and
+last_start (UTC), hours (of one worker, over all runs).
 counts.csv: script, env_id, head, and how many of their runs were planned (in benchmark/run.py's plan.json in --runs or beside
 it; a run that is in no plan counts too), finished, failed, damaged (named on stderr, with the reason), and unfinished, which
 is the rest.
@@ -57,6 +60,7 @@ from benchmark.measures import COLLAPSE, HEADER, MEASURES, Unfinished, measure, 
 GROUPED = ("final", "last_tenth", "area")  # what the Markdown table shows
 KEYS = ("run", "script", "env_id", "head", "seed")
 COUNTS = ("planned", "finished", "failed", "damaged", "unfinished")
+PROVENANCE = ("commit", "machine", "versions")
 SILENT = {*KEYS, *MEASURES, *COLLAPSE, "runs_dir", "num_threads", "save_model"}  # no flags, or only where and how to run
 HEAD_FLAGS = ("etf_head", "head_frame", "head_trainable")  # what `head` says in one word
 
@@ -85,26 +89,27 @@ def replacing(path: Path, mode: str = "w") -> Iterator[IO]:
         temporary.unlink(missing_ok=True)
 
 
-def read_plan(root: Path) -> tuple[dict[str, tuple], Counter]:
-    """By run.py's name of a planned run its script, environment and head; and how many of those are planned and failed. The
-    plan lies in `root` or beside it. Both empty without one."""
+def read_plan(root: Path) -> tuple[dict[str, tuple], Counter, list[dict]]:
+    """By run.py's name of a planned run its script, environment and head; how many of those are planned and failed; and the
+    records of all that were begun. The plan lies in `root` or beside it. All empty without one."""
     out = next((folder for folder in (root, root.parent) if (folder / "plan.json").exists()), None)
     if out is None:
-        return {}, Counter()
+        return {}, Counter(), []
     try:
         plan = read_json(out / "plan.json")["runs"]
         names = {run["name"]: (run["script"], run["env_id"], run["head"]) for run in plan}
     except (OSError, ValueError, KeyError, TypeError) as error:
         fail("runs", root, f"{out / 'plan.json'} is damaged: {error}")
-    counts = Counter((group, "planned") for group in names.values())
+    counts, records = Counter((group, "planned") for group in names.values()), []
     for name, group in names.items():
         try:
-            counts[group, "failed"] += read_json(out / "runs" / name / "record.json")["outcome"] == "failed"
+            records.append(read_json(out / "runs" / name / "record.json"))
+            counts[group, "failed"] += records[-1]["outcome"] == "failed"
         except FileNotFoundError:
             continue  # not begun
         except (OSError, ValueError, KeyError, TypeError) as error:
             print(f"damaged {out / 'runs' / name / 'record.json'}: {error}", file=sys.stderr)
-    return names, counts
+    return names, counts, records
 
 
 def collate(root: Path, names: dict[str, tuple], episodes: TextIO, spool: TextIO) -> Counter:
@@ -171,11 +176,13 @@ def write_tables(spooled: Callable[[], Iterable[tuple[dict, list[dict]]]], out: 
 
 
 def markdown(groups: dict[tuple, list]) -> str:
-    """A line per group: number of seeds, and mean ± standard deviation over them."""
+    """A line per group: number of seeds, and mean ± standard deviation (of a sample) over them."""
     (names, measures), *groups = groups.items()
     lines = ["| " + " | ".join([*names, "seeds", *measures]) + " |", "|---" * (len(names) + 1 + len(measures)) + "|"]
     for group, members in sorted(groups):
-        numbers = [f"{mean:.4g} ± {std:.2g}" for mean, std in zip(np.mean(members, axis=0), np.std(members, axis=0))]
+        numbers = [f"{mean:.4g}" for mean in np.mean(members, axis=0)]
+        if len(members) > 1:
+            numbers = [f"{mean} ± {std:.2g}" for mean, std in zip(numbers, np.std(members, axis=0, ddof=1))]
         lines.append("| " + " | ".join([*group, str(len(members)), *numbers]) + " |")
     return "\n".join(lines)
 
@@ -190,8 +197,25 @@ def write_counts(counts: Counter, out: Path) -> None:
             writer.writerow([*group, planned, *others, planned - sum(others)])
 
 
+def write_provenance(records: list[dict], out: Path) -> None:
+    """Write provenance.csv from run.py's records. The machine's own name, which stands first in them, is nobody's business."""
+    groups = defaultdict(list)
+    for record in records:
+        versions = ", ".join(f"{package} {version}" for package, version in record.get("versions", {}).items())
+        machine = record.get("machine", "").partition(", ")[2]
+        groups[record.get("commit") or "unknown", machine, versions].append(record)
+    with replacing(out / "provenance.csv") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow([*PROVENANCE, "runs", "restarted", "first_start", "last_start", "hours"])
+        for group, members in sorted(groups.items()):
+            starts = sorted(record.get("started", "") for record in members)
+            restarted = sum(record.get("attempts", 1) > 1 for record in members)
+            hours = sum(record.get("seconds", 0) for record in members) / 3600
+            writer.writerow([*group, len(members), restarted, starts[0], starts[-1], f"{hours:.2f}"])
+
+
 def main(args: Args) -> None:
-    names, counts = read_plan(args.runs)
+    names, counts, records = read_plan(args.runs)
     if not names and not any(args.runs.rglob("args.json")):
         fail("runs", args.runs, "holds no run")
     try:
@@ -205,6 +229,7 @@ def main(args: Args) -> None:
                 counts += collate(args.runs, names, episodes, spool)
             groups = write_tables(partial(spooled_runs, spool), args.out)
         write_counts(counts, args.out)
+        write_provenance(records, args.out)
     except OSError as error:
         fail("out", args.out, error)
     print(markdown(groups))

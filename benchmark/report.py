@@ -2,14 +2,12 @@
 
     python -m benchmark.report --results runs/quickstart/results
 
-Reads runs.csv, curves.csv and counts.csv of that directory, writes beside them, and prints the table of results. Every head is
-compared with the learned one, `linear`, script by script and environment by environment, in two columns of runs.csv, `final`
-and `area`. Heads that were run with several values of a flag count as one head for each, and runs are compared only if the
-flags that both heads heed agree. The statistics are in benchmark/verdicts.py.
+Reads runs.csv, curves.csv, counts.csv and provenance.csv of that directory, writes beside them, and prints the table of
+results. What is compared with what is in benchmark/comparisons.py, the statistics in benchmark/verdicts.py, the pictures in
+benchmark/pictures.py.
 """
 
 import base64
-import io
 import math
 import re
 from collections.abc import Iterator
@@ -18,136 +16,34 @@ from pathlib import Path
 from typing import NamedTuple
 
 import jinja2
-import matplotlib
-import numpy as np
 import pandas as pd
 import tyro
 
 from benchmark import verdicts
-from benchmark.collate import COUNTS, HEAD_FLAGS, KEYS, fail, replacing
-from benchmark.measures import COLLAPSE, MEASURES
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
-
-BASELINE = "linear"
-COMPARED = {"final": "final return", "area": "area under the curve"}
-NO_FLAGS = {*KEYS, *MEASURES, *COLLAPSE, *HEAD_FLAGS, "arm"}  # columns of runs.csv
-COLOURS = {  # Okabe & Ito's
-    "linear": "#E69F00",
-    "etf": "#0072B2",
-    "random": "#009E73",
-    "orthogonal": "#CC79A7",
-    "etf-trainable": "#56B4E9",
-    "random-trainable": "#D55E00",
-    "orthogonal-trainable": "#000000",
-}
-CURVES = {  # columns of curves.csv and what their axes say
-    "value": "return, last 100 episodes",
-    "within_variability": "variability within actions",
-    "means_equinorm": "means: spread of norms",
-    "means_equiangularity": "means: spread of cosines",
-    "means_maximal_angle": "means: distance from -1/(K-1)",
-}
+from benchmark.collate import COUNTS, fail, replacing
+from benchmark.comparisons import (
+    BASELINE,
+    COMPARED,
+    NORMALISED,
+    aggregate_comparisons,
+    aggregated,
+    contrast_comparisons,
+    judged,
+    pairs,
+    read,
+    read_runs,
+    stop,
+    stop_comparisons,
+    task_comparisons,
+)
+from benchmark.measures import COLLAPSE
+from benchmark.pictures import CURVES, draw_curves, draw_effects
+from benchmark.thresholds import normalised, plain_id
 
 
 @dataclass
 class Args:
     results: Path  # directory that holds collate's tables; the report is written there
-
-
-# TABLES
-def read(path: Path, numbers: tuple[str, ...]) -> pd.DataFrame:
-    """A CSV file with these columns as numbers, NaN for empty ones, and all others as text."""
-    try:
-        frame = pd.read_csv(path, dtype=str, keep_default_na=False)
-        return frame.assign(**{column: frame[column].replace("", "nan").astype(float) for column in numbers})
-    except KeyError as error:
-        fail("results", path, f"has no column {error}; make it anew with python -m benchmark.collate")
-    except (OSError, ValueError) as error:
-        fail("results", path, f"{error}; python -m benchmark.collate makes it")
-
-
-def label_arms(runs: pd.DataFrame) -> pd.DataFrame:
-    """The runs with the column `arm`: the head, and the flags in which runs of this head, script and environment differ."""
-    flags = [key for key in runs if key not in NO_FLAGS]
-    arms = runs["head"].copy()
-    for _, group in runs.groupby(["script", "env_id", "head"]):
-        for flag in flags:
-            if group[flag].nunique() > 1:
-                arms[group.index] += f", {flag} " + group[flag]
-    return runs.assign(arm=arms)
-
-
-def comparable(head: pd.Series, baseline: pd.Series) -> bool:
-    """Whether two runs agree in every flag that both heads heed."""
-    flags = [key for key in head.index if key not in NO_FLAGS]
-    return all(head[flag] == baseline[flag] for flag in flags if head[flag] and baseline[flag])
-
-
-def pairs(runs: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame, pd.DataFrame]]:
-    """Script, environment, runs of a head, and runs of the baseline to compare them with."""
-    for (script, env_id), task in runs.groupby(["script", "env_id"]):
-        arms = [arm for _, arm in task.groupby("arm")]
-        for head in arms:
-            for baseline in arms:
-                is_pair = head["head"].iat[0] != BASELINE and baseline["head"].iat[0] == BASELINE
-                if is_pair and comparable(head.iloc[0], baseline.iloc[0]):
-                    yield script, env_id, head, baseline
-
-
-def task_comparisons(runs: pd.DataFrame) -> pd.DataFrame:
-    """A row per script, environment, head, baseline and measure of COMPARED: the comparison, its verdict and both spreads."""
-    rows = []
-    for script, env_id, head, baseline in pairs(runs):
-        for column, measure in COMPARED.items():
-            a, b = head[column].to_numpy(), baseline[column].to_numpy()
-            row = {"script": script, "env_id": env_id, "measure": measure, "head": head["arm"].iat[0]}
-            row |= {"baseline": baseline["arm"].iat[0], "seeds": len(a), "baseline_seeds": len(b)}
-            row |= verdicts.compare(a, b)._asdict() | {"needed": verdicts.seeds_needed(a, b)}
-            row |= {"spread": verdicts.spread(a), "baseline_spread": verdicts.spread(b), "change": verdicts.spread(a, b)}
-            rows.append(row | {"equal_spread": verdicts.equal_spread(a, b)})
-    return judged(rows)
-
-
-def aggregated(runs: pd.DataFrame, column: str) -> Iterator[tuple[dict, list[np.ndarray]]]:
-    """For each script, and for all of them, and each head and baseline: what is compared, and the column's values with the
-    head and without, each (seeds, tasks), for the tasks (scripts and environments) where it is known and the seeds that all
-    of these have in common."""
-    groups = {}
-    for script, env_id, head, baseline in pairs(runs.dropna(subset=column)):
-        for name in (script, "all scripts"):
-            key = (name, head["arm"].iat[0], baseline["arm"].iat[0])
-            groups.setdefault(key, {})[script, env_id] = (head, baseline)
-    for (script, head, baseline), tasks in sorted(groups.items()):
-        arms = [[arm.set_index("seed")[column] for arm in side] for side in zip(*tasks.values())]
-        seeds = sorted(set.intersection(*(set(arm.index) for side in arms for arm in side)))
-        if seeds and (script != "all scripts" or len({task_script for task_script, _ in tasks}) > 1):
-            names = {"script": script, "env_id": f"{len(tasks)} task{'s' * (len(tasks) > 1)}", "tasks": len(tasks)}
-            names |= {"head": head, "baseline": baseline, "seeds": len(seeds), "baseline_seeds": len(seeds)}
-            names |= {"left_out": sum(len(arm) - len(seeds) for side in arms for arm in side)}
-            yield names, [np.stack([arm[seeds] for arm in side], axis=1) for side in arms]
-
-
-def aggregate_comparisons(runs: pd.DataFrame) -> list[dict]:
-    """The comparisons of normalised final returns over tasks, not judged yet."""
-    rows = []
-    for names, scores in aggregated(runs, "normalised"):
-        means = [side.mean(axis=1) for side in scores]  # a seed's runs of all tasks are one draw
-        row = names | {"measure": "normalised final return"} | verdicts.compare(*means)._asdict()
-        row |= {"needed": verdicts.seeds_needed(*means)}
-        iqm, baseline_iqm = (verdicts.interval(side, verdicts.iqm) for side in scores)
-        rows.append(row | {"iqm": iqm, "baseline_iqm": baseline_iqm})
-    return rows
-
-
-def judged(rows: list[dict]) -> pd.DataFrame:
-    """The comparisons with their corrected p values and verdicts."""
-    frame = pd.DataFrame(rows)
-    if not rows:
-        return frame
-    frame = frame.assign(corrected=verdicts.corrected(frame["p"]))
-    return frame.assign(verdict=[verdicts.verdict(*row) for row in zip(frame["difference"], frame["corrected"])])
 
 
 # CONTENT
@@ -196,15 +92,6 @@ def mean_std(values: pd.Series) -> str:
     return number(values.mean()) + (f" ± {number(values.std())}" if len(values) > 1 else "")
 
 
-def stop(runs: pd.DataFrame) -> str:
-    """Median step at which the threshold is reached, where a run that never does so counts as later than any other."""
-    if runs["threshold"].isna().all():
-        return "no threshold"
-    median = runs["stop"].fillna(math.inf).median()
-    reached = f"reached by {runs['stop'].count()} of {len(runs)}"
-    return f"{median:,.0f} ({reached})" if math.isfinite(median) else f"– ({reached})"
-
-
 def seeds_text(needed: float) -> str:
     """A number of seeds as `verdicts.seeds_needed` gives it."""
     return "–" if math.isnan(needed) else f"more than {verdicts.MOST_SEEDS}" if math.isinf(needed) else f"{needed:.0f}"
@@ -227,47 +114,11 @@ def sentence(row: pd.Series) -> str:
     return f"{start} from {row['baseline']} at this number of seeds ({figures}); {why}."
 
 
-def draw(curves: pd.DataFrame, column: str) -> bytes:
-    """PNG of the IQM over seeds against steps with its 95 % interval, or thin lines of too few seeds for one: a panel per
-    environment, a line per arm."""
-    tasks, arms = list(curves.groupby("env_id")), sorted(curves[["head", "arm"]].drop_duplicates().itertuples(index=False))
-    arms.sort(key=lambda arm: [*COLOURS, arm.head].index(arm.head))
-    columns = min(3, len(tasks))
-    size = (max(3.6 * columns, 5), 2.9 * math.ceil(len(tasks) / columns) + 0.3 * math.ceil(len(arms) / columns))
-    figure, axes = plt.subplots(-(-len(tasks) // columns), columns, figsize=size, squeeze=False, layout="constrained")
-    for axis in axes.flat[len(tasks) :]:
-        axis.set_axis_off()
-    lines = {}
-    for axis, (env_id, task) in zip(axes.flat, tasks):
-        for place, (head, arm) in enumerate(arms):
-            rows = task[task["arm"] == arm].pivot(index="step", columns="run", values=column).dropna()
-            if not len(rows):
-                continue
-            scores, steps = rows.to_numpy().T[:, None, :], rows.index / 1000
-            style = {
-                "color": COLOURS.get(head, "#000000"),
-                "linestyle": ("-", "--", ":", "-.")[place % 4 if arm != head else 0],
-            }
-            point, low, high = verdicts.interval(scores, verdicts.curve_iqm)
-            (lines[arm],) = axis.plot(steps, point, linewidth=1.8, **style)
-            if np.isnan(low).any():
-                axis.plot(steps, scores[:, 0].T, linewidth=0.6, alpha=0.5, **style)
-            else:
-                axis.fill_between(steps, low, high, color=style["color"], alpha=0.2, linewidth=0)
-        axis.set_title(env_id, fontsize=10)
-        axis.set_xlabel("environment steps (thousands)")
-        axis.grid(alpha=0.25)
-        if column == "within_variability":
-            axis.set_yscale("log")
-    for axis in axes[:, 0]:
-        axis.set_ylabel(CURVES[column])
-    figure.legend(
-        lines.values(), lines.keys(), loc="outside lower center", ncols=max(1, min(len(lines), 2 * columns)), fontsize=9
-    )
-    png = io.BytesIO()
-    figure.savefig(png, dpi=140)
-    plt.close(figure)
-    return png.getvalue()
+def origin(row: dict) -> str:
+    """A row of provenance.csv in words."""
+    text = f"{row['runs']} runs at commit {row['commit']} ({row['versions']}; {row['machine']}), started between "
+    text += f"{row['first_start']} and {row['last_start']}, {row['hours']} hours of one worker"
+    return f"{text}; {row['restarted']} of them were started more than once." if row["restarted"] != "0" else f"{text}."
 
 
 def pictures(curves: pd.DataFrame, columns: list[str]) -> Iterator[Picture]:
@@ -277,7 +128,24 @@ def pictures(curves: pd.DataFrame, columns: list[str]) -> Iterator[Picture]:
             # at a step where a seed has no value yet there is no IQM
             if len(defined := group.dropna(subset=column)):
                 name = f"{re.sub(r'[^A-Za-z0-9_-]', '-', script)}-{column.replace('value', 'return')}.png"
-                yield Picture(name, f"{script}: {CURVES[column]}", draw(defined, column))
+                yield Picture(name, f"{script}: {CURVES[column]}", draw_curves(defined, column))
+
+
+def effects(comparisons: pd.DataFrame, several: pd.DataFrame) -> pd.DataFrame:
+    """What `draw_effects` draws: the comparisons on the scale of normalised scores, where that is known, and under those of
+    the same script the ones over several tasks."""
+    rows, names = [], {**dict(zip(COMPARED.values(), COMPARED.values())), **dict(zip(NORMALISED.values(), COMPARED.values()))}
+    for row in pd.concat([comparisons, several.assign(over=True)]).to_dict("records"):
+        is_several, env_id = row.get("over") is True, row["env_id"]
+        zero, one = (0.0, 1.0) if is_several else (normalised(env_id, 0.0), normalised(env_id, 1.0))
+        if zero is not None:
+            figures = {key: row[key] * (one - zero) for key in ("difference", "low", "high")}
+            label = f"{row['script']}, {plain_id(env_id)}: {row['head']}"
+            label += f" against {row['baseline']}" * (row["baseline"] != BASELINE)
+            place = (row["script"] == "all scripts", row["script"], is_several)
+            rows.append({"label": label, "several": is_several, "place": place, "measure": names[row["measure"]]})
+            rows[-1] |= figures | {"verdict": row["verdict"]}
+    return pd.DataFrame(sorted(rows, key=lambda row: row["place"]))
 
 
 def missing(runs: pd.DataFrame, counts: pd.DataFrame) -> Iterator[str]:
@@ -336,11 +204,27 @@ def difference_table(comparisons: pd.DataFrame) -> Table:
 
 def aggregate_table(rows: list[dict], figures: dict[str, str]) -> Table:
     """Aggregates with their intervals; `figures` are the titles of these columns and their names in the rows."""
-    names = ("script", "env_id", "head", "baseline", "seeds", "left_out")
+    names = ("script", "env_id", "measure", "head", "baseline", "seeds", "left_out")
     cells = [[str(row[name]) for name in names] for row in rows]
     for row, line in zip(rows, cells):
         line += [span(*(float(x[0]) for x in row[name])) for name in figures.values()]
-    return Table(["script", "over", "head", "against", "seeds", "runs left out", *figures], cells)
+    return Table(["script", "over", "measure", "head", "against", "seeds", "runs left out", *figures], cells)
+
+
+def contrast_table(contrasts: pd.DataFrame) -> Table:
+    """The contrasts with their intervals."""
+    table = difference_table(contrasts)
+    return Table(["factor", *table.columns], [[factor, *row] for factor, row in zip(contrasts["factor"], table.rows)])
+
+
+def stop_table(rows: list[dict]) -> Table:
+    """How soon the threshold is reached with a head and without."""
+    columns = ["script", "environment", "head", "against", "stop of the head", "stop of the other"]
+    cells = [[row[key] for key in ("script", "env_id", "head", "baseline", "stop", "baseline_stop")] for row in rows]
+    tests = verdicts.corrected([row["p"] for row in rows])
+    for line, row, p in zip(cells, rows, tests):
+        line += [span(*(float(x[0]) for x in row["sooner"])), p_value(row["p"]), p_value(p)]
+    return Table([*columns, "P(head is sooner)", "p", "corrected p"], cells)
 
 
 def dispersion_table(comparisons: pd.DataFrame) -> Table:
@@ -371,21 +255,45 @@ def comparison_blocks(runs: pd.DataFrame) -> Iterator[NamedTuple]:
         "the true difference and spread are the observed ones, which a few seeds tell only roughly."
     )
     yield difference_table(comparisons)
-    yield Heading("Aggregates")
+    if len(drawn := effects(comparisons, several)):
+        yield Text(
+            "The same on the scale of normalised scores, where its references are known; bold: means over several tasks."
+        )
+        yield Picture("effects.png", "Differences of the heads with 95 % intervals", draw_effects(drawn))
     intervals = f"95 % stratified bootstrap intervals ({verdicts.RESAMPLES} resamples) from {verdicts.LEAST_SEEDS} seeds on"
+    if stops := stop_comparisons(runs):
+        yield Heading("Time to threshold")
+        yield Text(
+            "stop as under Results. The probability that a run with the head reaches the threshold sooner than one without, "
+            f"where never is later than any step and a draw counts half, with {intervals}; p by Mann and Whitney's test, "
+            "corrected within this table as above."
+        )
+        yield stop_table(stops)
+    if len(contrasts := contrast_comparisons(runs)):
+        yield Heading("Geometry, freezing or scale?")
+        yield Text(
+            "The heads and their controls by what they differ in: a seed's mean over the heads of one side against that of "
+            "the other. Scale: rows that start at the frames' norm, without a bias, against the learned head's start. "
+            f"Intervals and p values as under Differences, corrected over this table's {len(contrasts)} comparisons."
+        )
+        yield contrast_table(contrasts)
+    yield Heading("Aggregates")
     yield Text(
         "Over tasks, which are scripts and environments, and the seeds that all of these share: the probability that a run "
-        "with the head ends with a higher return than one without, where a draw counts half; "
+        "with the head has the higher value than one without, where a draw counts half; "
         f"{intervals}, narrow for fewer than some 20."
     )
     chances = [
-        names | {"probability": verdicts.interval(scores, verdicts.improvement)} for names, scores in aggregated(runs, "final")
+        names | {"measure": measure, "probability": verdicts.interval(scores, verdicts.improvement)}
+        for column, measure in COMPARED.items()
+        for names, scores in aggregated(runs, column)
     ]
     yield aggregate_table(chances, {"P(head beats the other)": "probability"})
     if aggregates:
         yield Text(
-            "Interquartile means (IQM) of final returns, normalised so that 0 is the random policy and 1 the best known "
-            f"return or else the threshold, over the tasks where these are known (benchmark/thresholds.csv); {intervals}."
+            "Interquartile means (IQM) of final returns and areas, normalised so that 0 is the random policy and 1 the best "
+            "known return or else the threshold, over the tasks where these are known (benchmark/thresholds.csv); "
+            f"{intervals}."
         )
         yield aggregate_table(aggregates, {"IQM of the head": "iqm", "IQM of the other": "baseline_iqm"})
     if len(several):
@@ -400,10 +308,14 @@ def comparison_blocks(runs: pd.DataFrame) -> Iterator[NamedTuple]:
     yield dispersion_table(comparisons)
 
 
-def content(runs: pd.DataFrame, curves: pd.DataFrame, counts: pd.DataFrame, duplicates: int) -> Iterator[NamedTuple]:
+def content(
+    runs: pd.DataFrame, curves: pd.DataFrame, counts: pd.DataFrame, origins: list[dict], duplicates: int
+) -> Iterator[NamedTuple]:
     """The report from top to bottom."""
     yield Heading("Did the head help?", level=1)
     yield Text("Runs: " + ", ".join(f"{counts[state].sum():.0f} {state}" for state in COUNTS) + ".")
+    if origins:
+        yield Items([origin(row) for row in origins])
     gaps = [*missing(runs, counts), *[f"Left out: {duplicates} runs that repeat another's seed and flags."] * bool(duplicates)]
     if gaps:
         yield Items(gaps)
@@ -452,11 +364,12 @@ def render(blocks: list[NamedTuple], template: str) -> str:
 
 
 def main(args: Args) -> None:
-    runs = label_arms(read(args.results / "runs.csv", (*MEASURES, *COLLAPSE)))
+    runs = read_runs(args.results)
     curves = read(args.results / "curves.csv", ("step", "value", *COLLAPSE))
     counts = read(args.results / "counts.csv", COUNTS)
+    origins = read(args.results / "provenance.csv", ()).to_dict("records")
     unique = runs.drop_duplicates(["script", "env_id", "arm", "seed"])
-    blocks = list(content(unique, curves.merge(unique[["run", "arm"]], on="run"), counts, len(runs) - len(unique)))
+    blocks = list(content(unique, curves.merge(unique[["run", "arm"]], on="run"), counts, origins, len(runs) - len(unique)))
     try:
         for picture in (block for block in blocks if isinstance(block, Picture)):
             with replacing(args.results / picture.name, "wb") as file:

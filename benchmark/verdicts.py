@@ -40,6 +40,16 @@ def compare(head: np.ndarray, baseline: np.ndarray) -> Comparison:
     return Comparison(difference, *test.confidence_interval(0.95), test.pvalue)
 
 
+def rank_p(head: np.ndarray, baseline: np.ndarray) -> float:
+    """p value of Mann and Whitney's test that neither side's values (seeds,), which may be infinite, tend to be larger; NaN
+    with fewer than LEAST_SEEDS seeds."""
+    if min(len(head), len(baseline)) < LEAST_SEEDS:
+        return math.nan
+    if len({*head, *baseline}) == 1:
+        return 1.0
+    return float(stats.mannwhitneyu(head, baseline).pvalue)
+
+
 def corrected(p: np.ndarray) -> np.ndarray:
     """Benjamini and Hochberg's p values (comparisons,); NaN stays."""
     p, known = np.array(p, dtype=float), ~np.isnan(p)

@@ -189,6 +189,32 @@ def test_counts_follow_the_plan(tmp_path, capsys, collated):
     assert {row["env_id"] for row in tables["counts"]} == {plan[0]["env_id"]}
 
 
+def test_provenance_of_the_planned_runs(tmp_path, collated):
+    """Two runs of one commit, of which one was started twice, and one of another, which failed; a fourth has not begun."""
+    plan = [{"name": f"r{n}", "script": "ppo_acpg", "env_id": "Env-v0", "head": "etf", "seed": n} for n in range(4)]
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "plan.json").write_text(json.dumps({"runs": plan}))
+    common = {"machine": "secret-host, x86_64, 2 CPUs, Linux", "versions": {"python": "3.11.2", "torch": "2.13.0"}}
+    for n, commit, attempts, seconds, outcome in (
+        (0, "a", 1, 1800, "finished"),
+        (1, "a", 2, 2700, "finished"),
+        (2, "b", 2, 36, "failed"),
+    ):
+        record = common | {
+            "outcome": outcome,
+            "commit": commit,
+            "attempts": attempts,
+            "seconds": seconds,
+            "started": f"2026-0{9 - n}",
+        }
+        (tmp_path / "runs" / "runs" / f"r{n}").mkdir(parents=True)
+        (tmp_path / "runs" / "runs" / f"r{n}" / "record.json").write_text(json.dumps(record))
+    assert [list(row.values()) for row in collated()["provenance"]] == [
+        ["a", "x86_64, 2 CPUs, Linux", "python 3.11.2, torch 2.13.0", "2", "1", "2026-08", "2026-09", "1.25"],
+        ["b", "x86_64, 2 CPUs, Linux", "python 3.11.2, torch 2.13.0", "1", "1", "2026-07", "2026-07", "0.01"],
+    ]
+
+
 def test_a_run_outside_the_plan_counts_as_planned(tmp_path, collated):
     make_run(tmp_path / "runs" / "other", [1.0] * 50, head="etf")
     run = {"name": "a", "script": "ppo_acpg", "env_id": "Env-v0", "head": "linear", "seed": 1}
@@ -235,8 +261,8 @@ def test_groups_differ_in_more_than_the_seed(tmp_path, capsys, collated):
     rows = collated()["runs"]
     assert varying(rows) == ["gamma"]
     assert capsys.readouterr().out.splitlines()[2:] == [
-        "| ppo_acpg | Env-v0 | linear | 0.5 | 1 | 7 ± 0 | 7 ± 0 | 7 ± 0 |",
-        "| ppo_acpg | Env-v0 | linear | 0.9 | 2 | 3 ± 1 | 3 ± 1 | 3 ± 1 |",
+        "| ppo_acpg | Env-v0 | linear | 0.5 | 1 | 7 | 7 | 7 |",
+        "| ppo_acpg | Env-v0 | linear | 0.9 | 2 | 3 ± 1.4 | 3 ± 1.4 | 3 ± 1.4 |",
     ]
 
 

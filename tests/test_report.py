@@ -13,7 +13,7 @@ import pytest
 from rliable import metrics
 from scipy import stats
 
-from benchmark import collate, report
+from benchmark import collate, comparisons, report
 from benchmark.measures import COLLAPSE, MEASURES
 from benchmark.verdicts import (
     compare,
@@ -23,6 +23,7 @@ from benchmark.verdicts import (
     improvement,
     interval,
     iqm,
+    rank_p,
     seeds_needed,
     spread,
     verdict,
@@ -168,21 +169,21 @@ def test_spread_by_hand_and_its_interval():
 def runs_frame(*rows: dict) -> pd.DataFrame:
     defaults = dict.fromkeys(RUNS, "") | {"script": "s", "env_id": "E"} | dict.fromkeys(MEASURES, math.nan)
     rows = [defaults | {"run": str(n), "seed": str(n), **row} for n, row in enumerate(rows)]
-    return report.label_arms(pd.DataFrame(rows))
+    return comparisons.normalise_area(comparisons.label_arms(pd.DataFrame(rows)))
 
 
 def test_runs_with_other_flags_are_other_arms_and_compared_with_their_like():
     runs = runs_frame(*({"head": head, "gamma": gamma} for head in ("linear", "etf") for gamma in ("0.9", "0.99")))
     assert list(runs["arm"]) == ["linear, gamma 0.9", "linear, gamma 0.99", "etf, gamma 0.9", "etf, gamma 0.99"]
-    compared = [(head["arm"].iat[0], baseline["arm"].iat[0]) for _, _, head, baseline in report.pairs(runs)]
+    compared = [(head["arm"].iat[0], baseline["arm"].iat[0]) for _, _, head, baseline in comparisons.pairs(runs)]
     assert compared == [("etf, gamma 0.9", "linear, gamma 0.9"), ("etf, gamma 0.99", "linear, gamma 0.99")]
 
 
 def test_a_flag_that_one_head_ignores_does_not_hinder():
     runs = runs_frame({"head": "linear", "gamma": ""}, {"head": "etf", "gamma": "0.9"})
-    assert len(list(report.pairs(runs))) == 1
+    assert len(list(comparisons.pairs(runs))) == 1
     runs = runs_frame({"head": "linear", "gamma": "0.8"}, {"head": "etf", "gamma": "0.9"})
-    assert not list(report.pairs(runs))
+    assert not list(comparisons.pairs(runs))
 
 
 def test_aggregates_take_the_seeds_that_all_tasks_share():
@@ -192,20 +193,82 @@ def test_aggregates_take_the_seeds_that_all_tasks_share():
     runs = runs_frame(
         *({"env_id": e, "head": h, "seed": str(s), "normalised": value} for (e, h, s), value in zip(rows, values))
     )
-    (row,) = report.aggregate_comparisons(runs)
+    (row,) = comparisons.aggregate_comparisons(runs)
     assert (row["script"], row["seeds"], row["left_out"], row["env_id"]) == ("s", 2, 4, "2 tasks")
     assert row["difference"] == pytest.approx(0.5)
     assert row["iqm"][0] == pytest.approx(np.mean([0.63, 1.62]))
-    ((names, (head, baseline)),) = report.aggregated(runs, "normalised")
+    ((names, (head, baseline)),) = comparisons.aggregated(runs, "normalised")
     assert names["tasks"] == 2 and np.allclose(head, baseline + 0.5)
     assert head == pytest.approx(np.array([[0.62, 1.62], [0.63, 1.63]]))
 
 
+def test_contrasts_compare_means_of_heads_by_seed():
+    """Planted: frozen rows add 8, a simplex 4 over random and 2 over orthogonal rows, trainable ones on average 18 over the
+    learned head, and a seed adds its number to all. Of the orthogonal-trainable head a seed is missing."""
+    effects = {"etf": 12.0, "random": 8.0, "orthogonal": 10.0}
+    values = {"linear": -16.0} | effects | {f"{head}-trainable": value - 8 for head, value in effects.items()}
+    rows = [{"head": head, "seed": str(n), "final": value + n} for head, value in values.items() for n in range(5)]
+    runs = runs_frame(*(row for row in rows if (row["head"], row["seed"]) != ("orthogonal-trainable", "4")))
+    table = comparisons.contrast_comparisons(runs)
+    final = table[table["measure"] == "final return"]
+    # the mean seed is 2, and 1.5 where seed 4 is left out
+    assert list(final["difference"]) == pytest.approx([8.5, 4, 2.5, 17.5, 8, 4, 2])
+    assert list(zip(final["seeds"], final["baseline_seeds"])) == [(5, 4), (5, 5), (5, 4), (4, 5), (5, 5), (5, 5), (5, 5)]
+    by_hand = stats.ttest_ind(np.arange(5.0) + 8, np.arange(5.0) + 4, equal_var=False)
+    assert final["p"].iat[1] == pytest.approx(by_hand.pvalue) and set(final["env_id"]) == {"E"}
+    assert not len(comparisons.contrast_comparisons(runs[runs["head"].isin(["linear", "etf"])]))
+
+
+def test_contrasts_over_tasks_take_normalised_means():
+    """CartPole-v1's unit is 475 - 22.2, Acrobot-v1's -100 + 499.1."""
+    rows = [
+        {"env_id": env_id, "head": head, "seed": str(seed), "area": gain * (head == "etf"), "normalised": 0.0}
+        for env_id, gain in (("CartPole-v1", 452.8), ("Acrobot-v1", 39.91))
+        for head in ("etf", "random")
+        for seed in range(3)
+    ]
+    table = comparisons.contrast_comparisons(runs_frame(*rows))
+    row = table[(table["env_id"] == "2 tasks") & (table["measure"] == "normalised area")].iloc[0]
+    assert (row["head"], row["baseline"]) == ("etf", "random") and row["difference"] == pytest.approx((1 + 0.1) / 2)
+
+
+def test_who_reaches_the_threshold_sooner():
+    """One run with the head never reaches it, and two of the others."""
+    steps = {"etf": [100, 200, 300, 400, math.nan], "linear": [150, 500, 600, math.nan, math.nan]}
+    rows = [{"head": head, "threshold": 1.0, "stop": step} for head, side in steps.items() for step in side]
+    (row,) = comparisons.stop_comparisons(runs_frame(*rows))
+    wins = (5 + 4 + 4 + 4) + 2 * 0.5  # 100 beats all 5, the next three all but 150, and never draws with never twice
+    assert row["sooner"][0] == pytest.approx(wins / 25) and row["sooner"][1] < wins / 25 < row["sooner"][2]
+    assert (row["stop"], row["baseline_stop"]) == ("300 (reached by 4 of 5)", "600 (reached by 3 of 5)")
+    assert row["p"] == pytest.approx(stats.mannwhitneyu([1, 3, 4, 5, 9], [2, 6, 7, 9, 9]).pvalue)
+
+
+def test_the_rank_test_s_extremes():
+    never = np.full(6, math.inf)
+    assert rank_p(never, never) == 1 and math.isnan(rank_p(never, never[:4]))
+    assert rank_p(np.arange(6.0), never) < 0.01
+
+
+def test_effects_are_in_units_of_the_normalised_score():
+    runs = runs_frame(
+        *(
+            {"env_id": "CartPole-v1", "head": head, "final": value, "area": 22.2, "normalised": 0.0}
+            for head in ("linear", "etf")
+            for value in (1.0, 3.0 + 45.28 * (head == "etf"))
+        ),
+        *({"env_id": "Unknown-v0", "head": head, "final": 1.0, "area": 1.0} for head in ("linear", "etf")),
+    )
+    table = comparisons.task_comparisons(runs)
+    drawn = report.effects(table, table.head(0))
+    assert list(drawn["label"]) == ["s, CartPole-v1: etf"] * 2 and list(drawn["measure"]) == [*comparisons.COMPARED.values()]
+    assert drawn["difference"].iat[0] == pytest.approx(0.05) and drawn["difference"].iat[1] == 0
+
+
 def test_never_is_later_than_any_step():
     frame = pd.DataFrame({"threshold": [1.0] * 4, "stop": [100.0, math.nan, 300.0, 200.0]})
-    assert report.stop(frame) == "250 (reached by 3 of 4)"
-    assert report.stop(frame.assign(stop=[100.0, math.nan, math.nan, math.nan])) == "– (reached by 1 of 4)"
-    assert report.stop(frame.assign(threshold=math.nan)) == "no threshold"
+    assert comparisons.stop(frame) == "250 (reached by 3 of 4)"
+    assert comparisons.stop(frame.assign(stop=[100.0, math.nan, math.nan, math.nan])) == "– (reached by 1 of 4)"
+    assert comparisons.stop(frame.assign(threshold=math.nan)) == "no threshold"
 
 
 # REPORTS
@@ -234,15 +297,50 @@ def test_the_report(results, capsys):
     assert "* all scripts, 2 tasks, normalised final return: etf is better than linear" in text
     assert "no references for them: benchmark.envs:MinAtar/Asterix-v1." in text
     assert capsys.readouterr().out.splitlines()[2].startswith("| a2c_acpg | CartPole-v1 | etf | 4 | ")
-    names = {f"{s}-{c}.png" for s in ("ppo_acpg", "a2c_acpg") for c in ("return", "within_variability")}
+    names = {f"{s}-{c}.png" for s in ("ppo_acpg", "a2c_acpg") for c in ("return", "within_variability")} | {"effects.png"}
     assert {path.name for path in results.glob("*.png")} == names and all(f"]({name})" in text for name in names)
     page = Page(results / "report.html")
     images = [attributes for tag, attributes in page.tags if tag == "img"]
-    assert len(images) == 4 and all(image["src"].startswith("data:image/png;base64,iVBOR") for image in images)
+    assert len(images) == 5 and all(image["src"].startswith("data:image/png;base64,iVBOR") for image in images)
     assert not [
         a for tag, a in page.tags if tag in ("script", "iframe") or "http" in str(a.get("src", "") + a.get("href", ""))
     ]
     assert "etf is better than linear" in page.text
+
+
+def test_the_report_says_where_its_runs_come_from(results):
+    header, row = (
+        (results / "provenance.csv").read_text().splitlines()[0],
+        ["abc", "x86_64", "torch 2.13.0", 48, 2, "May", "June", 0.5],
+    )
+    assert "at commit" not in written(results)  # made-up runs have no records
+    with open(results / "provenance.csv", "w") as file:
+        csv.writer(file).writerows([header.split(","), row])
+    said = (
+        "* 48 runs at commit abc (torch 2.13.0; x86_64), started between May and June, 0.5 hours of one worker; 2 of them were"
+    )
+    assert said in written(results)
+
+
+def test_controls_are_told_apart(tmp_path, capsys):
+    """A report on all heads has a table of the contrasts, in both forms; without controls there is none."""
+    random = np.random.default_rng(7)
+    for head in ("linear", *comparisons.FROZEN, *comparisons.TRAINABLE):
+        for seed in (1, 2):
+            returns = random.normal(300 if head in comparisons.FROZEN else 100, 1, 120) + seed
+            make_run(tmp_path / "runs", returns, env_id="CartPole-v1", head=head, seed=seed)
+    collate.main(collate.Args(runs=tmp_path / "runs", out=tmp_path / "results"))
+    text = written(tmp_path / "results")
+    rows = [
+        line.split(" | ")
+        for line in text.splitlines()
+        if line.startswith("| freezing | ppo_acpg | CartPole-v1 | final return | etf, ")
+    ]
+    assert len(rows) == 1 and 190 < float(rows[0][7].split()[0]) < 210 and rows[0][10] == "better"
+    assert (
+        "| scale | ppo_acpg | CartPole-v1 | final return | etf-trainable, random-trainable, orthogonal-trainable | linear |"
+        in text
+    )
 
 
 def test_a_single_task_is_judged_once(tmp_path):
@@ -265,7 +363,7 @@ def test_tasks_without_references_are_in_the_probability_of_improvement(tmp_path
                 make_run(tmp_path / "runs", [value] * 120, env_id=game, head=head, seed=seed)
     collate.main(collate.Args(runs=tmp_path / "runs", out=tmp_path / "results"))
     text = written(tmp_path / "results")
-    assert "| ppo_acpg | 2 tasks | etf | linear | 2 | 0 | 0.7500 |" in text and "IQM of the head" not in text
+    assert "| ppo_acpg | 2 tasks | final return | etf | linear | 2 | 0 | 0.7500 |" in text and "IQM of the head" not in text
 
 
 def test_the_same_tables_make_the_same_report(results):
@@ -282,7 +380,7 @@ def test_everything_shown_is_escaped(results):
     text, page = written(results), Page(results / "report.html")
     assert "<script>" not in text.replace("\\<", "") and "script" not in [tag for tag, _ in page.tags] and evil in page.text
     columns = [line.replace("\\|", "").count("|") for line in text.splitlines() if line.startswith("| ../")]
-    assert set(columns) == {8, 9, 10, 12}
+    assert set(columns) == {9, 10, 12}
     assert not list(results.parent.glob("*.png")) and len(list(results.glob("*.png"))) == 2
 
 
