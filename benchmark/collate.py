@@ -30,9 +30,9 @@ episodes.csv.gz: run, global_step, return, length, seconds of every episode of t
 provenance.csv: a row for each commit, machine and set of versions that benchmark/run.py's records name (header only without
 records): commit, machine, versions, runs, restarted (how many of them were started more than once), first_start and
 last_start (UTC), hours (of one worker, over all runs).
-counts.csv: script, env_id, head, and how many of their runs were planned (in benchmark/run.py's plan.json in --runs or beside
-it; a run that is in no plan counts too), finished, failed, damaged (named on stderr, with the reason), and unfinished, which
-is the rest.
+counts.csv: script, env_id, head, and how many of their runs were planned (in benchmark/run.py's plan.json in --runs, at any
+depth below, or beside it if it is run.py's runs/; a run that is in no plan counts too), finished, failed, damaged (named on
+stderr, with the reason), and unfinished, which is the rest.
 
 Memory holds one run's episodes at a time, and of the others their path and three numbers.
 """
@@ -89,26 +89,28 @@ def replacing(path: Path, mode: str = "w") -> Iterator[IO]:
         temporary.unlink(missing_ok=True)
 
 
-def read_plan(root: Path) -> tuple[dict[str, tuple], Counter, list[dict]]:
+def read_plans(root: Path) -> tuple[dict[str, tuple], Counter, list[dict]]:
     """By run.py's name of a planned run its script, environment and head; how many of those are planned and failed; and the
-    records of all that were begun. The plan lies in `root` or beside it. All empty without one."""
-    out = next((folder for folder in (root, root.parent) if (folder / "plan.json").exists()), None)
-    if out is None:
-        return {}, Counter(), []
-    try:
-        plan = read_json(out / "plan.json")["runs"]
-        names = {run["name"]: (run["script"], run["env_id"], run["head"]) for run in plan}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        fail("runs", root, f"{out / 'plan.json'} is damaged: {error}")
-    counts, records = Counter((group, "planned") for group in names.values()), []
-    for name, group in names.items():
+    records of all that were begun. Plans lie in `root`, at any depth below, or beside it if it is run.py's runs/. All empty
+    without one."""
+    names, counts, records = {}, Counter(), []
+    beside = root.parent.glob("plan.json") if root.name == "runs" else ()
+    for file in [*beside, *sorted(root.rglob("plan.json"))]:
         try:
-            records.append(read_json(out / "runs" / name / "record.json"))
-            counts[group, "failed"] += records[-1]["outcome"] == "failed"
-        except FileNotFoundError:
-            continue  # not begun
+            plan = {run["name"]: (run["script"], run["env_id"], run["head"]) for run in read_json(file)["runs"]}
         except (OSError, ValueError, KeyError, TypeError) as error:
-            print(f"damaged {out / 'runs' / name / 'record.json'}: {error}", file=sys.stderr)
+            fail("runs", root, f"{file} is damaged: {error}")
+        for name, group in plan.items():
+            counts[group, "planned"] += 1
+            record = file.parent / "runs" / name / "record.json"
+            try:
+                records.append(read_json(record))
+                counts[group, "failed"] += records[-1]["outcome"] == "failed"
+            except FileNotFoundError:
+                continue  # not begun
+            except (OSError, ValueError, KeyError, TypeError) as error:
+                print(f"damaged {record}: {error}", file=sys.stderr)
+        names |= plan
     return names, counts, records
 
 
@@ -198,11 +200,11 @@ def write_counts(counts: Counter, out: Path) -> None:
 
 
 def write_provenance(records: list[dict], out: Path) -> None:
-    """Write provenance.csv from run.py's records. The machine's own name, which stands first in them, is nobody's business."""
+    """Write provenance.csv from run.py's records; of the machine its kind and number of CPUs, but not its own name."""
     groups = defaultdict(list)
     for record in records:
         versions = ", ".join(f"{package} {version}" for package, version in record.get("versions", {}).items())
-        machine = record.get("machine", "").partition(", ")[2]
+        machine = ", ".join(record.get("machine", "").split(", ")[1:3])
         groups[record.get("commit") or "unknown", machine, versions].append(record)
     with replacing(out / "provenance.csv") as file:
         writer = csv.writer(file, lineterminator="\n")
@@ -215,7 +217,7 @@ def write_provenance(records: list[dict], out: Path) -> None:
 
 
 def main(args: Args) -> None:
-    names, counts, records = read_plan(args.runs)
+    names, counts, records = read_plans(args.runs)
     if not names and not any(args.runs.rglob("args.json")):
         fail("runs", args.runs, "holds no run")
     try:

@@ -80,24 +80,23 @@ def draw_curves(curves: pd.DataFrame, column: str) -> bytes:
 
 
 def draw_effects(effects: pd.DataFrame) -> bytes:
-    """PNG of differences, head minus baseline, with their 95 % intervals: a panel per measure, a line per label, from top to
-    bottom, those of several tasks in bold. Columns: measure, label, several, difference, low, high (NaN: no interval),
-    verdict."""
-    labels, measures = list(dict.fromkeys(effects["label"])), list(dict.fromkeys(effects["measure"]))
-    size = (3.2 + 3.4 * len(measures), 1.2 + 0.27 * len(labels))
-    figure, axes = plt.subplots(1, len(measures), figsize=size, sharey=True, squeeze=False, layout="constrained")
+    """PNG of differences, head minus baseline, with their 95 % intervals: a column per panel, a line per label, from top to
+    bottom, those of several tasks in bold. Columns: panel, label, several, difference, low, high (NaN: none), verdict."""
+    labels, panels = list(dict.fromkeys(effects["label"])), list(dict.fromkeys(effects["panel"]))
+    size = (2.9 + 2.7 * len(panels), 1.3 + 0.26 * len(labels))
+    figure, axes = plt.subplots(1, len(panels), figsize=size, sharey=True, squeeze=False, layout="constrained")
     handles = {}
-    for axis, measure in zip(axes[0], measures):
+    for axis, panel in zip(axes[0], panels):
         axis.axvline(0, color="black", linewidth=0.8)
-        for row in effects[effects["measure"] == measure].itertuples():
+        for row in effects[effects["panel"] == panel].itertuples():
             (colour, marker), place = VERDICTS[row.verdict], labels.index(row.label)
             axis.plot([row.low, row.high], [place, place], color=colour, linewidth=2.6 if row.several else 1.4)
             (handles[row.verdict],) = axis.plot(
                 row.difference, place, marker, color=colour, markersize=7 if row.several else 5, linestyle="none"
             )
-        axis.set_title(measure, fontsize=10)
-        axis.set_xlabel("difference, in units of the normalised score")
+        axis.set_title(panel, fontsize=10)
         axis.grid(alpha=0.25, axis="x")
+    figure.suptitle("Difference of normalised scores with its 95 % interval (right of 0: the head is better)", fontsize=10.5)
     axes[0, 0].set_yticks(range(len(labels)), labels, fontsize=8.5)
     axes[0, 0].invert_yaxis()
     several = set(effects["label"][effects["several"]])

@@ -132,20 +132,18 @@ def pictures(curves: pd.DataFrame, columns: list[str]) -> Iterator[Picture]:
 
 
 def effects(comparisons: pd.DataFrame, several: pd.DataFrame) -> pd.DataFrame:
-    """What `draw_effects` draws: the comparisons on the scale of normalised scores, where that is known, and under those of
-    the same script the ones over several tasks."""
-    rows, names = [], {**dict(zip(COMPARED.values(), COMPARED.values())), **dict(zip(NORMALISED.values(), COMPARED.values()))}
-    for row in pd.concat([comparisons, several.assign(over=True)]).to_dict("records"):
-        is_several, env_id = row.get("over") is True, row["env_id"]
-        zero, one = (0.0, 1.0) if is_several else (normalised(env_id, 0.0), normalised(env_id, 1.0))
-        if zero is not None:
-            figures = {key: row[key] * (one - zero) for key in ("difference", "low", "high")}
-            label = f"{row['script']}, {plain_id(env_id)}: {row['head']}"
-            label += f" against {row['baseline']}" * (row["baseline"] != BASELINE)
-            place = (row["script"] == "all scripts", row["script"], is_several)
-            rows.append({"label": label, "several": is_several, "place": place, "measure": names[row["measure"]]})
-            rows[-1] |= figures | {"verdict": row["verdict"]}
-    return pd.DataFrame(sorted(rows, key=lambda row: row["place"]))
+    """What `draw_effects` draws: the comparisons on the scale of normalised scores, where that is known, and those over
+    several tasks under the others of their script. The area comes first, as it is the less noisy one."""
+    rows, names = [], dict(zip(NORMALISED.values(), COMPARED.values()))
+    for row in pd.concat([comparisons.assign(several=False), several.assign(several=True)]).to_dict("records"):
+        ends = (0.0, 1.0) if row["several"] else (normalised(row["env_id"], 0.0), normalised(row["env_id"], 1.0))
+        if None not in ends:
+            measure = names.get(row["measure"], row["measure"])
+            shown = {"label": f"{row['script']}, {plain_id(row['env_id'])}: {row['head']}", "several": row["several"]}
+            shown |= {"panel": f"{measure},\nagainst {row['baseline']}", "verdict": row["verdict"]}
+            shown |= {key: row[key] * (ends[1] - ends[0]) for key in ("difference", "low", "high")}
+            rows.append(shown | {"place": (row["script"] == "all scripts", row["script"], row["several"]), "measure": measure})
+    return pd.DataFrame(sorted(rows, key=lambda row: (row["measure"], row["place"])))
 
 
 def missing(runs: pd.DataFrame, counts: pd.DataFrame) -> Iterator[str]:

@@ -189,6 +189,20 @@ def test_counts_follow_the_plan(tmp_path, capsys, collated):
     assert {row["env_id"] for row in tables["counts"]} == {plan[0]["env_id"]}
 
 
+def test_plans_at_any_depth_count(tmp_path, collated):
+    """An experiment in another's folder, under whose name the same run is planned with other flags."""
+    run = {"name": "a", "script": "ppo_acpg", "env_id": "Env-v0", "head": "linear", "seed": 1}
+    for folder, std in (("runs", 0.01), ("runs/std", 2.0)):
+        make_run(tmp_path / folder / "runs" / "a", [1.0] * 50, head_std=std)
+        (tmp_path / folder / "plan.json").write_text(json.dumps({"runs": [run]}))
+    tables = collated()
+    assert [(row["planned"], row["finished"], row["unfinished"]) for row in tables["counts"]] == [("2", "2", "0")]
+    assert [row["head_std"] for row in tables["runs"]] == ["0.01", "2.0"]
+    for folder, planned in (("runs/runs", "1"), ("runs/std", "1"), ("runs/std/runs", "1")):  # not the other's
+        main(Args(runs=tmp_path / folder, out=tmp_path / "out"))
+        assert [row["planned"] for row in read(tmp_path / "out" / "counts.csv")] == [planned]
+
+
 def test_provenance_of_the_planned_runs(tmp_path, collated):
     """Two runs of one commit, of which one was started twice, and one of another, which failed; a fourth has not begun."""
     plan = [{"name": f"r{n}", "script": "ppo_acpg", "env_id": "Env-v0", "head": "etf", "seed": n} for n in range(4)]
@@ -210,8 +224,8 @@ def test_provenance_of_the_planned_runs(tmp_path, collated):
         (tmp_path / "runs" / "runs" / f"r{n}").mkdir(parents=True)
         (tmp_path / "runs" / "runs" / f"r{n}" / "record.json").write_text(json.dumps(record))
     assert [list(row.values()) for row in collated()["provenance"]] == [
-        ["a", "x86_64, 2 CPUs, Linux", "python 3.11.2, torch 2.13.0", "2", "1", "2026-08", "2026-09", "1.25"],
-        ["b", "x86_64, 2 CPUs, Linux", "python 3.11.2, torch 2.13.0", "1", "1", "2026-07", "2026-07", "0.01"],
+        ["a", "x86_64, 2 CPUs", "python 3.11.2, torch 2.13.0", "2", "1", "2026-08", "2026-09", "1.25"],
+        ["b", "x86_64, 2 CPUs", "python 3.11.2, torch 2.13.0", "1", "1", "2026-07", "2026-07", "0.01"],
     ]
 
 

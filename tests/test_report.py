@@ -260,8 +260,9 @@ def test_effects_are_in_units_of_the_normalised_score():
     )
     table = comparisons.task_comparisons(runs)
     drawn = report.effects(table, table.head(0))
-    assert list(drawn["label"]) == ["s, CartPole-v1: etf"] * 2 and list(drawn["measure"]) == [*comparisons.COMPARED.values()]
-    assert drawn["difference"].iat[0] == pytest.approx(0.05) and drawn["difference"].iat[1] == 0
+    assert list(drawn["label"]) == ["s, CartPole-v1: etf"] * 2 and not drawn["several"].any()
+    assert list(drawn["panel"]) == [f"{measure},\nagainst linear" for measure in ("area under the curve", "final return")]
+    assert drawn["difference"].iat[0] == 0 and drawn["difference"].iat[1] == pytest.approx(0.05)
 
 
 def test_never_is_later_than_any_step():

@@ -1,14 +1,18 @@
 #!/usr/bin/env bash
 # What is it about the head? PPO with the learned head and with {simplex, random, orthogonal} x {frozen, trainable} rows of the
 # same norm: on MinAtar and LunarLander, 20 seeds, 840 runs, for a cluster (what follows goes to benchmark.run). With --small
-# first, on CartPole and Acrobot, 10 seeds: 140 runs, fifty minutes on two cores.
+# first, on CartPole and Acrobot, 10 seeds: 140 runs, half an hour on two cores.
 set -euo pipefail
+. benchmark/paper/publish.sh
 heads="linear etf random orthogonal etf-trainable random-trainable orthogonal-trainable"
 run="${PYTHON:-python} -m benchmark.run --scripts ppo_acpg --heads $heads"
 if [ "${1-}" = --small ]; then
   shift
   tasks="CartPole-v1 benchmark.envs:envpool/Acrobot-v1"
-  exec $run --env-ids $tasks --num-seeds 10 --start-seed 201 --total-timesteps 200000 --out runs/controls_small "$@"
+  code=0 # 1 if a run failed
+  $run --env-ids $tasks --num-seeds 10 --start-seed 201 --total-timesteps 200000 --out runs/controls_small "$@" || code=$?
+  publish runs/controls_small benchmark/results/controls_small "$@"
+  exit $code
 fi
 tasks="LunarLander-v3"
 for game in Asterix Breakout Freeway Seaquest SpaceInvaders; do
