@@ -21,7 +21,7 @@ from benchmark.thresholds import normalised
 
 BASELINE = "linear"
 COMPARED = {"final": "final return", "area": "area under the curve"}
-NORMALISED = {"normalised": "normalised final return", "normalised_area": "normalised area"}
+NORMALISED = {"normalised": "normalised final return", "normalised_area": "normalised area under the curve"}
 FROZEN, TRAINABLE = ("etf", "random", "orthogonal"), ("etf-trainable", "random-trainable", "orthogonal-trainable")
 CONTRASTS = (  # what is asked, and the heads whose means are compared to answer it
     ("freezing", FROZEN, TRAINABLE),

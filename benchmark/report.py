@@ -24,7 +24,6 @@ from benchmark.collate import COUNTS, fail, replacing
 from benchmark.comparisons import (
     BASELINE,
     COMPARED,
-    NORMALISED,
     aggregate_comparisons,
     aggregated,
     contrast_comparisons,
@@ -134,11 +133,11 @@ def pictures(curves: pd.DataFrame, columns: list[str]) -> Iterator[Picture]:
 def effects(comparisons: pd.DataFrame, several: pd.DataFrame) -> pd.DataFrame:
     """What `draw_effects` draws: the comparisons on the scale of normalised scores, where that is known, and those over
     several tasks under the others of their script. The area comes first, as it is the less noisy one."""
-    rows, names = [], dict(zip(NORMALISED.values(), COMPARED.values()))
+    rows = []
     for row in pd.concat([comparisons.assign(several=False), several.assign(several=True)]).to_dict("records"):
         ends = (0.0, 1.0) if row["several"] else (normalised(row["env_id"], 0.0), normalised(row["env_id"], 1.0))
         if None not in ends:
-            measure = names.get(row["measure"], row["measure"])
+            measure = row["measure"].removeprefix("normalised ")
             shown = {"label": f"{row['script']}, {plain_id(row['env_id'])}: {row['head']}", "several": row["several"]}
             shown |= {"panel": f"{measure},\nagainst {row['baseline']}", "verdict": row["verdict"]}
             shown |= {key: row[key] * (ends[1] - ends[0]) for key in ("difference", "low", "high")}

@@ -228,7 +228,7 @@ def test_contrasts_over_tasks_take_normalised_means():
         for seed in range(3)
     ]
     table = comparisons.contrast_comparisons(runs_frame(*rows))
-    row = table[(table["env_id"] == "2 tasks") & (table["measure"] == "normalised area")].iloc[0]
+    row = table[(table["env_id"] == "2 tasks") & (table["measure"] == "normalised area under the curve")].iloc[0]
     assert (row["head"], row["baseline"]) == ("etf", "random") and row["difference"] == pytest.approx((1 + 0.1) / 2)
 
 
