@@ -89,34 +89,35 @@ def replacing(path: Path, mode: str = "w") -> Iterator[IO]:
         temporary.unlink(missing_ok=True)
 
 
-def read_plans(root: Path) -> tuple[dict[str, tuple], Counter, list[dict]]:
-    """By run.py's name of a planned run its script, environment and head; how many of those are planned and failed; and the
-    records of all that were begun. Plans lie in `root`, at any depth below, or beside it if it is run.py's runs/. All empty
-    without one."""
-    names, counts, records = {}, Counter(), []
+def read_plans(root: Path) -> tuple[dict[Path, tuple], Counter, list[dict]]:
+    """By run.py's directory of a planned run its script, environment and head; how many of those are planned and failed; and
+    the records of all that were begun. Plans lie in `root`, at any depth below, or beside it if it is run.py's runs/. All
+    empty without one."""
+    planned, counts, records = {}, Counter(), []
     beside = root.parent.glob("plan.json") if root.name == "runs" else ()
     for file in [*beside, *sorted(root.rglob("plan.json"))]:
         try:
-            plan = {run["name"]: (run["script"], run["env_id"], run["head"]) for run in read_json(file)["runs"]}
+            for run in read_json(file)["runs"]:
+                planned[file.parent / "runs" / run["name"]] = (run["script"], run["env_id"], run["head"])
         except (OSError, ValueError, KeyError, TypeError) as error:
             fail("runs", root, f"{file} is damaged: {error}")
-        for name, group in plan.items():
-            counts[group, "planned"] += 1
-            record = file.parent / "runs" / name / "record.json"
-            try:
-                records.append(read_json(record))
-                counts[group, "failed"] += records[-1]["outcome"] == "failed"
-            except FileNotFoundError:
-                continue  # not begun
-            except (OSError, ValueError, KeyError, TypeError) as error:
-                print(f"damaged {record}: {error}", file=sys.stderr)
-        names |= plan
-    return names, counts, records
+    for folder, group in planned.items():
+        counts[group, "planned"] += 1
+        try:
+            record = read_json(folder / "record.json")
+            counts[group, "failed"] += record["outcome"] == "failed"
+        except FileNotFoundError:
+            continue  # not begun
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            print(f"damaged {folder / 'record.json'}: {error}", file=sys.stderr)
+        else:
+            records.append(record)
+    return planned, counts, records
 
 
-def collate(root: Path, names: dict[str, tuple], episodes: TextIO, spool: TextIO) -> Counter:
+def collate(root: Path, planned: dict[Path, tuple], episodes: TextIO, spool: TextIO) -> Counter:
     """Write the episodes of all finished runs below `root`, and to `spool` a line of JSON per run, its row and its curve; name
-    the others on stderr. `names` are the planned ones. Returns how many runs of each (script, environment, head) have each of
+    the others on stderr. Returns how many runs of each (script, environment, head) have each of
     the states in COUNTS; those that are in no plan count as planned too."""
     counts = Counter()
     writer = csv.writer(episodes, lineterminator="\n")
@@ -124,7 +125,7 @@ def collate(root: Path, names: dict[str, tuple], episodes: TextIO, spool: TextIO
     for file in sorted(root.rglob("args.json")):
         run, name = file.parent, str(file.parent.relative_to(root))
         env_id, script, head, *_ = [*run.name.split("__"), "", "", ""]
-        group, state = names.get(run.parent.name, (script, env_id, head)), "finished"
+        group, state = planned.get(run.parent, (script, env_id, head)), "finished"
         try:
             row, points, lines = measure(run)
         except Unfinished as reason:
@@ -137,7 +138,7 @@ def collate(root: Path, names: dict[str, tuple], episodes: TextIO, spool: TextIO
             group = (row["script"], row["env_id"], row["head"])
             spool.write(json.dumps([{"run": name, **row}, points]) + "\n")
             writer.writerows([name, *line] for line in lines)
-        counts[group, "planned"] += run.parent.name not in names
+        counts[group, "planned"] += run.parent not in planned
         counts[group, state] += 1
     return counts
 
@@ -203,22 +204,22 @@ def write_provenance(records: list[dict], out: Path) -> None:
     """Write provenance.csv from run.py's records; of the machine its kind and number of CPUs, but not its own name."""
     groups = defaultdict(list)
     for record in records:
-        versions = ", ".join(f"{package} {version}" for package, version in record.get("versions", {}).items())
-        machine = ", ".join(record.get("machine", "").split(", ")[1:3])
+        versions = ", ".join(f"{package} {version}" for package, version in (record.get("versions") or {}).items())
+        machine = ", ".join((record.get("machine") or "").split(", ")[1:3])
         groups[record.get("commit") or "unknown", machine, versions].append(record)
     with replacing(out / "provenance.csv") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow([*PROVENANCE, "runs", "restarted", "first_start", "last_start", "hours"])
         for group, members in sorted(groups.items()):
-            starts = sorted(record.get("started", "") for record in members)
+            starts = sorted(record.get("started") or "" for record in members)
             restarted = sum(record.get("attempts", 1) > 1 for record in members)
             hours = sum(record.get("seconds", 0) for record in members) / 3600
             writer.writerow([*group, len(members), restarted, starts[0], starts[-1], f"{hours:.2f}"])
 
 
 def main(args: Args) -> None:
-    names, counts, records = read_plans(args.runs)
-    if not names and not any(args.runs.rglob("args.json")):
+    planned, counts, records = read_plans(args.runs)
+    if not planned and not any(args.runs.rglob("args.json")):
         fail("runs", args.runs, "holds no run")
     try:
         args.out.mkdir(parents=True, exist_ok=True)
@@ -228,7 +229,7 @@ def main(args: Args) -> None:
                 replacing(args.out / "episodes.csv.gz", "wb") as file,
                 io.TextIOWrapper(gzip.GzipFile("", "wb", fileobj=file, mtime=0), newline="") as episodes,
             ):
-                counts += collate(args.runs, names, episodes, spool)
+                counts += collate(args.runs, planned, episodes, spool)
             groups = write_tables(partial(spooled_runs, spool), args.out)
         write_counts(counts, args.out)
         write_provenance(records, args.out)

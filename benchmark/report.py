@@ -10,6 +10,7 @@ benchmark/pictures.py.
 import base64
 import math
 import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,8 +80,8 @@ def number(value: float) -> str:
 
 
 def span(point: float, low: float, high: float) -> str:
-    """A figure and its interval."""
-    return number(point) if math.isnan(low) or math.isnan(high) else f"{number(point)} ({number(low)} to {number(high)})"
+    """A figure and its interval, unless that is unknown or has no width, as a bootstrap's of values that all agree."""
+    return number(point) if not low < high else f"{number(point)} ({number(low)} to {number(high)})"
 
 
 def p_value(p: float) -> str:
@@ -99,7 +100,7 @@ def seeds_text(needed: float) -> str:
 def sentence(row: pd.Series) -> str:
     """The verdict in words."""
     start = f"{row['script']}, {row['env_id']}, {row['measure']}: {row['head']} is {row['verdict']}"
-    seeds = f"{row['seeds']} and {row['baseline_seeds']} seeds"
+    seeds = f"{row['seeds']} of seeds" if row["seeds"].endswith("pairs") else f"{row['seeds']} seeds"
     if math.isnan(row["p"]):
         return f"{start} from {row['baseline']} at this number of seeds ({seeds}): a single seed shows no spread."
     figures = (
@@ -109,7 +110,7 @@ def sentence(row: pd.Series) -> str:
         return f"{start} than {row['baseline']} ({figures})."
     why = f"about {seeds_text(row['needed'])} seeds a side would be needed".replace("about more", "more")
     if row["p"] <= 0.05:
-        why = f"it would be if this were the only comparison (p {p_value(row['p'])})"
+        why = f"without the correction it would count as different (p {p_value(row['p'])})"
     return f"{start} from {row['baseline']} at this number of seeds ({figures}); {why}."
 
 
@@ -133,12 +134,13 @@ def pictures(curves: pd.DataFrame, columns: list[str]) -> Iterator[Picture]:
 def effects(comparisons: pd.DataFrame, several: pd.DataFrame) -> pd.DataFrame:
     """What `draw_effects` draws: the comparisons on the scale of normalised scores, where that is known, and those over
     several tasks under the others of their script. The area comes first, as it is the less noisy one."""
-    rows = []
+    rows, plain = [], Counter(plain_id(env_id) for env_id in set(comparisons["env_id"]))
     for row in pd.concat([comparisons.assign(several=False), several.assign(several=True)]).to_dict("records"):
         ends = (0.0, 1.0) if row["several"] else (normalised(row["env_id"], 0.0), normalised(row["env_id"], 1.0))
         if None not in ends:
             measure = row["measure"].removeprefix("normalised ")
-            shown = {"label": f"{row['script']}, {plain_id(row['env_id'])}: {row['head']}", "several": row["several"]}
+            name = plain_id(row["env_id"]) if plain[plain_id(row["env_id"])] == 1 else row["env_id"]
+            shown = {"label": f"{row['script']}, {name}: {row['head']}", "several": row["several"]}
             shown |= {"panel": f"{measure},\nagainst {row['baseline']}", "verdict": row["verdict"]}
             shown |= {key: row[key] * (ends[1] - ends[0]) for key in ("difference", "low", "high")}
             rows.append(shown | {"place": (row["script"] == "all scripts", row["script"], row["several"]), "measure": measure})
@@ -183,7 +185,7 @@ def difference_table(comparisons: pd.DataFrame) -> Table:
     rows = []
     for row in comparisons.to_dict("records"):
         rows.append([row["script"], row["env_id"], row["measure"], row["head"], row["baseline"]])
-        rows[-1] += [f"{row['seeds']}, {row['baseline_seeds']}", span(row["difference"], row["low"], row["high"])]
+        rows[-1] += [row["seeds"], span(row["difference"], row["low"], row["high"])]
         rows[-1] += [p_value(row["p"]), p_value(row["corrected"]), row["verdict"], seeds_text(row["needed"])]
     columns = [
         "script",
@@ -214,14 +216,15 @@ def contrast_table(contrasts: pd.DataFrame) -> Table:
     return Table(["factor", *table.columns], [[factor, *row] for factor, row in zip(contrasts["factor"], table.rows)])
 
 
-def stop_table(rows: list[dict]) -> Table:
+def stop_table(stops: pd.DataFrame) -> Table:
     """How soon the threshold is reached with a head and without."""
-    columns = ["script", "environment", "head", "against", "stop of the head", "stop of the other"]
-    cells = [[row[key] for key in ("script", "env_id", "head", "baseline", "stop", "baseline_stop")] for row in rows]
-    tests = verdicts.corrected([row["p"] for row in rows])
-    for line, row, p in zip(cells, rows, tests):
-        line += [span(*(float(x[0]) for x in row["sooner"])), p_value(row["p"]), p_value(p)]
-    return Table([*columns, "P(head is sooner)", "p", "corrected p"], cells)
+    rows = []
+    for row in stops.to_dict("records"):
+        rows.append([row[key] for key in ("script", "env_id", "head", "baseline", "stop", "baseline_stop")])
+        draws = row["seeds"] - row["sooner"] - row["later"]
+        rows[-1] += [f"{row['sooner']}, {row['later']}, {draws}", p_value(row["p"]), p_value(row["corrected"])]
+    columns = ["script", "environment", "head", "against", "stop of the head", "stop of the baseline"]
+    return Table([*columns, "seeds sooner, later, drawn", "p", "corrected p"], rows)
 
 
 def dispersion_table(comparisons: pd.DataFrame) -> Table:
@@ -230,7 +233,7 @@ def dispersion_table(comparisons: pd.DataFrame) -> Table:
     for row, p in zip(comparisons.to_dict("records"), tests):
         spans = [span(*row[key]) for key in ("spread", "baseline_spread", "change")]
         rows.append([row["script"], row["env_id"], row["measure"], row["head"], row["baseline"], *spans, p_value(p)])
-    columns = ["script", "environment", "measure", "head", "against", "std of the head", "std of the other", "difference"]
+    columns = ["script", "environment", "measure", "head", "against", "std of the head", "std of the baseline", "difference"]
     return Table([*columns, "corrected p"], rows)
 
 
@@ -246,10 +249,12 @@ def comparison_blocks(runs: pd.DataFrame) -> Iterator[NamedTuple]:
     yield Items([sentence(row) for _, row in pd.concat([several, comparisons]).iterrows()])
     yield Heading("Differences")
     yield Text(
-        "Differences of means, their 95 % intervals and p values by Welch's t test, or the permutation test if no side has "
-        f"any spread. The p values of this table's {len(comparisons)} comparisons are corrected together by Benjamini and "
-        "Hochberg's procedure, the intervals are not. Seeds needed: for 80 % power at the 5 % level before correction, if "
-        "the true difference and spread are the observed ones, which a few seeds tell only roughly."
+        "Differences of means, their 95 % intervals and p values by the paired t test of the runs with the same seed, which "
+        "start from the same weights and environments; by Welch's test where the sides share fewer than two seeds, and by the "
+        f"permutation test where nothing has any spread. The p values of this table's {len(comparisons)} comparisons are "
+        "corrected together by Benjamini and Hochberg's procedure, those of other tables by themselves, the intervals not at "
+        "all. Seeds needed: for 80 % power at the 5 % level before correction, if the true difference and spread are the "
+        "observed ones, which a few seeds tell only roughly."
     )
     yield difference_table(comparisons)
     if len(drawn := effects(comparisons, several)):
@@ -257,50 +262,53 @@ def comparison_blocks(runs: pd.DataFrame) -> Iterator[NamedTuple]:
             "The same on the scale of normalised scores, where its references are known; bold: means over several tasks."
         )
         yield Picture("effects.png", "Differences of the heads with 95 % intervals", draw_effects(drawn))
-    intervals = f"95 % stratified bootstrap intervals ({verdicts.RESAMPLES} resamples) from {verdicts.LEAST_SEEDS} seeds on"
-    if stops := stop_comparisons(runs):
+    if len(stops := stop_comparisons(runs)):
         yield Heading("Time to threshold")
         yield Text(
-            "stop as under Results. The probability that a run with the head reaches the threshold sooner than one without, "
-            f"where never is later than any step and a draw counts half, with {intervals}; p by Mann and Whitney's test, "
-            "corrected within this table as above."
+            "stop: median of the first step at which the mean return of 100 episodes reaches the environment's threshold, "
+            "where never is later than any step. Then for how many seeds the head is sooner or later than the baseline with "
+            "the same seed, and p by the sign test, corrected within this table as above."
         )
         yield stop_table(stops)
     if len(contrasts := contrast_comparisons(runs)):
-        yield Heading("Geometry, freezing or scale?")
+        yield Heading("Freezing or frame?")
         yield Text(
-            "The heads and their controls by what they differ in: a seed's mean over the heads of one side against that of "
-            "the other. Scale: rows that start at the frames' norm, without a bias, against the learned head's start. "
-            f"Intervals and p values as under Differences, corrected over this table's {len(contrasts)} comparisons."
+            "Heads against each other: a seed's mean over the heads of one side and that of the other, by the tests named "
+            f"under Differences, corrected over this table's {len(contrasts)} comparisons. A softmax does not see what all "
+            "rows have in common. So orthogonal rows are to it a simplex whose rows are √((K-1)/K) times as long, and so are, "
+            "nearly, random ones in many dimensions; two rows are always a simplex. Where K is small, these frames differ in "
+            "scale."
         )
         yield contrast_table(contrasts)
+    intervals = f"95 % stratified bootstrap intervals ({verdicts.RESAMPLES} resamples) from {verdicts.LEAST_SEEDS} seeds on"
     yield Heading("Aggregates")
     yield Text(
         "Over tasks, which are scripts and environments, and the seeds that all of these share: the probability that a run "
         "with the head has the higher value than one without, where a draw counts half; "
-        f"{intervals}, narrow for fewer than some 20."
+        f"{intervals}, too narrow for fewer than some 20."
     )
     chances = [
         names | {"measure": measure, "probability": verdicts.interval(scores, verdicts.improvement)}
         for column, measure in COMPARED.items()
         for names, scores in aggregated(runs, column)
     ]
-    yield aggregate_table(chances, {"P(head beats the other)": "probability"})
+    yield aggregate_table(chances, {"P(head beats the baseline)": "probability"})
     if aggregates:
         yield Text(
             "Interquartile means (IQM) of final returns and areas, normalised so that 0 is the random policy and 1 the best "
             "known return or else the threshold, over the tasks where these are known (benchmark/thresholds.csv); "
             f"{intervals}."
         )
-        yield aggregate_table(aggregates, {"IQM of the head": "iqm", "IQM of the other": "baseline_iqm"})
+        yield aggregate_table(aggregates, {"IQM of the head": "iqm", "IQM of the baseline": "baseline_iqm"})
     if len(several):
-        yield Text("The same by Welch's t test of the seeds' means over several tasks, corrected within this table:")
+        yield Text("The same by t tests of the seeds' means over several tasks, corrected within this table:")
         yield difference_table(several)
     yield Heading("Dispersion across seeds")
     yield Text(
         "Standard deviations over seeds and their differences (below 0: the head varies less). From "
-        f"{verdicts.LEAST_SEEDS} seeds on with 95 % BCa bootstrap intervals, which are narrow for fewer than some 20, and "
-        "with p values by Brown and Forsythe's test of equal spread, corrected within this table as above."
+        f"{verdicts.LEAST_SEEDS} seeds on with 95 % BCa bootstrap intervals, which are too narrow for fewer than some 20, and "
+        "with p values by Brown and Forsythe's test of equal spread, which takes the sides as independent, corrected within "
+        "this table as above."
     )
     yield dispersion_table(comparisons)
 
@@ -361,12 +369,11 @@ def render(blocks: list[NamedTuple], template: str) -> str:
 
 
 def main(args: Args) -> None:
-    runs = read_runs(args.results)
-    curves = read(args.results / "curves.csv", ("step", "value", *COLLAPSE))
-    counts = read(args.results / "counts.csv", COUNTS)
-    origins = read(args.results / "provenance.csv", ()).to_dict("records")
-    unique = runs.drop_duplicates(["script", "env_id", "arm", "seed"])
-    blocks = list(content(unique, curves.merge(unique[["run", "arm"]], on="run"), counts, origins, len(runs) - len(unique)))
+    runs, duplicates = read_runs(args.results)
+    curves = read(args.results / "curves.csv", ("step", "value", *COLLAPSE)).merge(runs[["run", "arm"]], on="run")
+    counts, provenance = read(args.results / "counts.csv", COUNTS), args.results / "provenance.csv"
+    origins = read(provenance, ()).to_dict("records") if provenance.exists() else []  # older tables have none
+    blocks = list(content(runs, curves, counts, origins, duplicates))
     try:
         for picture in (block for block in blocks if isinstance(block, Picture)):
             with replacing(args.results / picture.name, "wb") as file:
@@ -376,7 +383,7 @@ def main(args: Args) -> None:
                 file.write(render(blocks, f"{name}.jinja"))
     except OSError as error:
         fail("results", args.results, error)
-    print(render([results_table(unique)] if len(unique) else blocks, "report.md.jinja") + str(args.results / "report.html"))
+    print(render([results_table(runs)] if len(runs) else blocks, "report.md.jinja") + str(args.results / "report.html"))
 
 
 if __name__ == "__main__":

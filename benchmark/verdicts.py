@@ -1,7 +1,8 @@
 """The statistics of benchmark/report.py: is one head better than the other, how sure is that, how many seeds would it take?
 
-Verdicts come from Welch's t test of the difference of means, as a percentile bootstrap is too narrow at ten seeds. IQM,
-probability of improvement and their intervals are rliable's (Agarwal et al. 2021, arXiv 2108.13264), from a fixed seed.
+Verdicts come from t tests, as a percentile bootstrap is too narrow at ten seeds: paired ones where both sides have the same
+seeds, as these start from the same weights and environments, and else Welch's. IQM, probability of improvement and their
+intervals are rliable's (Agarwal et al. 2021, arXiv 2108.13264), from a fixed seed.
 """
 
 import math
@@ -12,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from rliable import library, metrics
 from scipy import stats
-from statsmodels.stats.power import TTestIndPower
+from statsmodels.stats.power import TTestIndPower, TTestPower
 
 RESAMPLES = 2000  # of every bootstrap
 MOST_SEEDS = 1000  # of interest when asking how many it would take
@@ -40,14 +41,21 @@ def compare(head: np.ndarray, baseline: np.ndarray) -> Comparison:
     return Comparison(difference, *test.confidence_interval(0.95), test.pvalue)
 
 
-def rank_p(head: np.ndarray, baseline: np.ndarray) -> float:
-    """p value of Mann and Whitney's test that neither side's values (seeds,), which may be infinite, tend to be larger; NaN
-    with fewer than LEAST_SEEDS seeds."""
-    if min(len(head), len(baseline)) < LEAST_SEEDS:
-        return math.nan
-    if len({*head, *baseline}) == 1:
-        return 1.0
-    return float(stats.mannwhitneyu(head, baseline).pvalue)
+def compare_paired(differences: np.ndarray) -> Comparison:
+    """Student's t test of the differences (pairs,), head minus baseline of the same seed. Without any spread, the exact
+    permutation test, which changes their signs."""
+    difference = differences.mean()
+    if len(differences) < 2:
+        return Comparison(difference, math.nan, math.nan, math.nan)
+    if np.ptp(differences) == 0:
+        return Comparison(difference, math.nan, math.nan, 2.0 ** (1 - len(differences)) if difference else 1.0)
+    test = stats.ttest_1samp(differences, 0)
+    return Comparison(difference, *test.confidence_interval(0.95), test.pvalue)
+
+
+def sign_p(wins: int, losses: int) -> float:
+    """p value of the sign test that wins and losses, without the draws, are equally likely."""
+    return float(stats.binomtest(wins, wins + losses).pvalue) if wins + losses else 1.0
 
 
 def corrected(p: np.ndarray) -> np.ndarray:
@@ -66,19 +74,31 @@ def verdict(difference: float, p: float) -> str:
 
 
 def seeds_needed(head: np.ndarray, baseline: np.ndarray) -> float:
-    """Seeds a side with which the t test would call a difference of the observed size, given the observed spread, in 80 % of
+    """Seeds a side with which Welch's test would call a difference of the observed size, given the observed spread, in 80 % of
     experiments at the 5 % level; inf if more than MOST_SEEDS, NaN if a side has but one seed."""
     if min(len(head), len(baseline)) < 2:
         return math.nan
-    difference, deviation = abs(head.mean() - baseline.mean()), math.sqrt((head.var(ddof=1) + baseline.var(ddof=1)) / 2)
+    deviation = math.sqrt((head.var(ddof=1) + baseline.var(ddof=1)) / 2)
+    return enough(TTestIndPower(), head.mean() - baseline.mean(), deviation, 4)  # fewer cannot pass the permutation test
+
+
+def pairs_needed(differences: np.ndarray) -> float:
+    """The same for the paired test of the differences (pairs,): pairs of seeds."""
+    return enough(TTestPower(), differences.mean(), differences.std(ddof=1), 6) if len(differences) > 1 else math.nan
+
+
+def enough(test: TTestPower | TTestIndPower, difference: float, deviation: float, without_spread: int) -> float:
+    """The least number of seeds at which the test has a power of 80 % at the 5 % level; inf if more than MOST_SEEDS."""
     if difference == 0:
         return math.inf
     if deviation == 0:
-        return 4.0  # the fewest that can pass the permutation test
+        return float(without_spread)
     seeds = np.arange(2, MOST_SEEDS + 1)
-    effect = min(difference / deviation, 10.0)  # two a side are enough for that; the power of larger ones overflows
-    enough = np.flatnonzero(TTestIndPower().power(effect, seeds, 0.05) >= 0.8)
-    return float(seeds[enough[0]]) if len(enough) else math.inf
+    effect = min(
+        abs(difference) / deviation, 4.0
+    )  # for which 3 are enough; of larger ones statsmodels gives NaN here and there
+    powerful = np.flatnonzero(test.power(effect, seeds, 0.05) >= 0.8)
+    return float(seeds[powerful[0]]) if len(powerful) else math.inf
 
 
 def interval(

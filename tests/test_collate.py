@@ -203,6 +203,14 @@ def test_plans_at_any_depth_count(tmp_path, collated):
         assert [row["planned"] for row in read(tmp_path / "out" / "counts.csv")] == [planned]
 
 
+def test_a_copy_of_a_planned_run_counts_by_itself(tmp_path, collated):
+    make_run(tmp_path / "runs" / "runs" / "a", [1.0] * 50)
+    make_run(tmp_path / "runs" / "old" / "a", [1.0] * 50)
+    run = {"name": "a", "script": "ppo_acpg", "env_id": "Env-v0", "head": "linear", "seed": 1}
+    (tmp_path / "runs" / "plan.json").write_text(json.dumps({"runs": [run]}))
+    assert [(row["planned"], row["finished"], row["unfinished"]) for row in collated()["counts"]] == [("2", "2", "0")]
+
+
 def test_provenance_of_the_planned_runs(tmp_path, collated):
     """Two runs of one commit, of which one was started twice, and one of another, which failed; a fourth has not begun."""
     plan = [{"name": f"r{n}", "script": "ppo_acpg", "env_id": "Env-v0", "head": "etf", "seed": n} for n in range(4)]

@@ -13,18 +13,20 @@ import pytest
 from rliable import metrics
 from scipy import stats
 
-from benchmark import collate, comparisons, report
+from benchmark import collate, comparisons, pictures, report
 from benchmark.measures import COLLAPSE, MEASURES
 from benchmark.verdicts import (
     compare,
+    compare_paired,
     corrected,
     curve_iqm,
     equal_spread,
     improvement,
     interval,
     iqm,
-    rank_p,
+    pairs_needed,
     seeds_needed,
+    sign_p,
     spread,
     verdict,
 )
@@ -82,7 +84,8 @@ def test_verdicts_on_planted_data(shift, least, most):
         result = compare(random.normal(100 + 7 * shift, 7, 10), random.normal(100, 7, 10))
         called.append(verdict(result.difference, corrected([result.p])[0]))
     assert least <= sum(word != "not distinguishable" for word in called) <= most
-    assert called.count("worse" if shift > 0 else "better") <= most - least * (shift != 0)
+    if shift:
+        assert "worse" not in called if shift > 0 else "better" not in called
 
 
 def test_the_interval_is_the_test_s_inversion_and_covers():
@@ -117,15 +120,59 @@ def test_a_single_seed_has_no_verdict():
     assert all(math.isnan(value) for value in spread(one)) and verdict(5.0, math.nan) == "not distinguishable"
 
 
+def test_the_paired_comparison_by_hand():
+    """Differences 1, 2 and 6: mean 3, variance 7, t = 3 / sqrt(7/3) with 2 degrees of freedom. Without spread, of the 2^3
+    equally likely signs 2 are as extreme."""
+    result, margin = compare_paired(np.array([1.0, 2.0, 6.0])), stats.t.ppf(0.975, 2) * math.sqrt(7 / 3)
+    assert result[:3] == pytest.approx((3, 3 - margin, 3 + margin))
+    assert result.p == pytest.approx(2 * stats.t.sf(3 / math.sqrt(7 / 3), 2))
+    assert compare_paired(np.full(3, 5.0)).p == 0.25 and compare_paired(np.zeros(3)).p == 1
+    assert pairs_needed(np.full(3, 5.0)) == 6 and pairs_needed(np.zeros(3)) == math.inf
+    assert math.isnan(compare_paired(np.ones(1)).p) and math.isnan(pairs_needed(np.ones(1)))
+
+
+@pytest.mark.parametrize("correlation", [-0.9, 0.0, 0.9])
+def test_verdicts_on_pairs_that_are_correlated(correlation):
+    """Ten seeds whose runs resemble each other, or the opposite: equal arms are called different in at most 8 % of 500."""
+    random = np.random.default_rng(8)
+    arms = random.multivariate_normal([0, 0], [[1, correlation], [correlation, 1]], (500, 10))
+    called = sum(compare_paired(head - baseline).p <= 0.05 for head, baseline in arms.transpose(0, 2, 1))
+    assert 10 <= called <= 40
+
+
+def test_runs_of_the_same_seed_are_pairs():
+    """In whatever order; seeds that only one side has are left out; without common ones it is Welch's test of all."""
+    head, baseline = pd.Series([5.0, 9.0, 7.0], ["1", "2", "3"]), pd.Series([6.0, 1.0, 4.0, 8.0], ["2", "1", "3", "4"])
+    result = comparisons.compared(head, baseline)
+    assert result["seeds"] == "3 pairs" and result["difference"] == pytest.approx((4 + 3 + 3) / 3)
+    assert result["p"] == pytest.approx(compare_paired(np.array([4.0, 3.0, 3.0])).p)
+    result = comparisons.compared(head, baseline.rename(lambda seed: f"other {seed}"))
+    assert result["seeds"] == "3 and 4" and result["p"] == pytest.approx(compare(head.to_numpy(), baseline.to_numpy()).p)
+
+
+def test_seeds_needed_are_more_than_were_not_enough():
+    """The power says that three pairs are enough, the test that these three were not."""
+    differences = np.array([4.96, 4.42, 1.94])
+    result = comparisons.compared(pd.Series(differences), pd.Series(np.zeros(3)))
+    assert result["p"] > 0.05 and pairs_needed(differences) <= 4 <= result["needed"]
+
+
 def test_the_correction_by_hand():
     assert corrected([0.01, math.nan, 0.04, 0.03]) == pytest.approx([0.03, math.nan, 0.04, 0.04], nan_ok=True)
 
 
-@pytest.mark.parametrize(("effect", "seeds"), [(0.5, 64), (0.8, 26), (1.0, 17), (0.05, math.inf), (1e9, 2)])
+@pytest.mark.parametrize(("effect", "seeds"), [(0.5, 64), (0.8, 26), (1.0, 17), (0.05, math.inf), (1e9, 3)])
 def test_seeds_needed_are_those_of_the_textbook(effect, seeds):
     """Cohen 1988, Table 2.4.1: n for 80 % power at two-sided 5 %; and extremes."""
     sample = np.array([-1.0, 1.0]) / math.sqrt(2)  # standard deviation 1
     assert seeds_needed(sample + effect, sample) == seeds
+
+
+def test_that_many_pairs_are_enough():
+    random, effect = np.random.default_rng(9), np.array([0.0, 1.0, 2.0])  # mean 1, standard deviation 1
+    assert pairs_needed(effect) == 10
+    p = [compare_paired(random.normal(1, 1, 10)).p for _ in range(1000)]
+    assert abs(np.mean(np.array(p) < 0.05) - 0.8) < 0.05
 
 
 def test_that_many_seeds_are_enough():
@@ -194,7 +241,7 @@ def test_aggregates_take_the_seeds_that_all_tasks_share():
         *({"env_id": e, "head": h, "seed": str(s), "normalised": value} for (e, h, s), value in zip(rows, values))
     )
     (row,) = comparisons.aggregate_comparisons(runs)
-    assert (row["script"], row["seeds"], row["left_out"], row["env_id"]) == ("s", 2, 4, "2 tasks")
+    assert (row["script"], row["seeds"], row["left_out"], row["env_id"]) == ("s", "2 pairs", 4, "2 tasks")
     assert row["difference"] == pytest.approx(0.5)
     assert row["iqm"][0] == pytest.approx(np.mean([0.63, 1.62]))
     ((names, (head, baseline)),) = comparisons.aggregated(runs, "normalised")
@@ -203,19 +250,17 @@ def test_aggregates_take_the_seeds_that_all_tasks_share():
 
 
 def test_contrasts_compare_means_of_heads_by_seed():
-    """Planted: frozen rows add 8, a simplex 4 over random and 2 over orthogonal rows, trainable ones on average 18 over the
-    learned head, and a seed adds its number to all. Of the orthogonal-trainable head a seed is missing."""
+    """Planted: frozen rows add 8, a simplex 4 over random and 2 over orthogonal rows, and a seed adds its number to all. A
+    seed that is missing of the orthogonal-trainable head is left out of both sides."""
     effects = {"etf": 12.0, "random": 8.0, "orthogonal": 10.0}
     values = {"linear": -16.0} | effects | {f"{head}-trainable": value - 8 for head, value in effects.items()}
     rows = [{"head": head, "seed": str(n), "final": value + n} for head, value in values.items() for n in range(5)]
     runs = runs_frame(*(row for row in rows if (row["head"], row["seed"]) != ("orthogonal-trainable", "4")))
     table = comparisons.contrast_comparisons(runs)
     final = table[table["measure"] == "final return"]
-    # the mean seed is 2, and 1.5 where seed 4 is left out
-    assert list(final["difference"]) == pytest.approx([8.5, 4, 2.5, 17.5, 8, 4, 2])
-    assert list(zip(final["seeds"], final["baseline_seeds"])) == [(5, 4), (5, 5), (5, 4), (4, 5), (5, 5), (5, 5), (5, 5)]
-    by_hand = stats.ttest_ind(np.arange(5.0) + 8, np.arange(5.0) + 4, equal_var=False)
-    assert final["p"].iat[1] == pytest.approx(by_hand.pvalue) and set(final["env_id"]) == {"E"}
+    assert list(final["factor"]) == [factor for factor, _, _ in comparisons.CONTRASTS]
+    assert list(final["difference"]) == pytest.approx([8, 8, 4, 2, 4, 2]) and set(final["env_id"]) == {"E"}
+    assert list(final["seeds"]) == ["4 pairs", "5 pairs", "5 pairs", "4 pairs", "5 pairs", "5 pairs"]
     assert not len(comparisons.contrast_comparisons(runs[runs["head"].isin(["linear", "etf"])]))
 
 
@@ -234,19 +279,21 @@ def test_contrasts_over_tasks_take_normalised_means():
 
 def test_who_reaches_the_threshold_sooner():
     """One run with the head never reaches it, and two of the others."""
-    steps = {"etf": [100, 200, 300, 400, math.nan], "linear": [150, 500, 600, math.nan, math.nan]}
-    rows = [{"head": head, "threshold": 1.0, "stop": step} for head, side in steps.items() for step in side]
-    (row,) = comparisons.stop_comparisons(runs_frame(*rows))
-    wins = (5 + 4 + 4 + 4) + 2 * 0.5  # 100 beats all 5, the next three all but 150, and never draws with never twice
-    assert row["sooner"][0] == pytest.approx(wins / 25) and row["sooner"][1] < wins / 25 < row["sooner"][2]
-    assert (row["stop"], row["baseline_stop"]) == ("300 (reached by 4 of 5)", "600 (reached by 3 of 5)")
-    assert row["p"] == pytest.approx(stats.mannwhitneyu([1, 3, 4, 5, 9], [2, 6, 7, 9, 9]).pvalue)
+    steps = {"etf": [100, 200, 300, 400, math.nan], "linear": [150, 500, 200, math.nan, math.nan]}
+    rows = [
+        {"head": head, "seed": str(n), "threshold": 1.0, "stop": step}
+        for head, side in steps.items()
+        for n, step in enumerate(side)
+    ]
+    (row,) = comparisons.stop_comparisons(runs_frame(*rows)).to_dict("records")
+    assert (row["stop"], row["baseline_stop"]) == ("300 (reached by 4 of 5)", "500 (reached by 3 of 5)")
+    assert (row["sooner"], row["later"], row["seeds"], row["p"]) == (3, 1, 5, pytest.approx(10 / 16))
+    assert comparisons.stop_comparisons(runs_frame({"head": "linear"}, {"head": "etf"})).empty  # no threshold
 
 
-def test_the_rank_test_s_extremes():
-    never = np.full(6, math.inf)
-    assert rank_p(never, never) == 1 and math.isnan(rank_p(never, never[:4]))
-    assert rank_p(np.arange(6.0), never) < 0.01
+def test_the_sign_test_by_hand():
+    """Of 2^5 equally likely outcomes of 5 pairs, those with 4 or 5 wins, or as many losses, are 2 * (5 + 1)."""
+    assert sign_p(4, 1) == sign_p(1, 4) == pytest.approx(12 / 32) and sign_p(0, 0) == 1
 
 
 def test_effects_are_in_units_of_the_normalised_score():
@@ -262,6 +309,10 @@ def test_effects_are_in_units_of_the_normalised_score():
     drawn = report.effects(table, table.head(0))
     assert list(drawn["label"]) == ["s, CartPole-v1: etf"] * 2 and not drawn["several"].any()
     assert list(drawn["panel"]) == [f"{measure},\nagainst linear" for measure in ("area under the curve", "final return")]
+    several = table.head(1).assign(measure="normalised final return", env_id="2 tasks", difference=0.5)
+    drawn_too = report.effects(table, several)
+    assert list(drawn_too["label"]) == ["s, CartPole-v1: etf"] * 2 + ["s, 2 tasks: etf"] and drawn_too["several"].sum() == 1
+    assert drawn_too["difference"].iat[2] == 0.5 and drawn_too["panel"].iat[2] == drawn_too["panel"].iat[1]
     assert drawn["difference"].iat[0] == 0 and drawn["difference"].iat[1] == pytest.approx(0.05)
 
 
@@ -292,7 +343,7 @@ def test_the_report(results, capsys):
     text = written(results)
     assert "Runs: 48 planned, 48 finished, 0 failed, 0 damaged, 0 unfinished." in text
     for measure in ("final return", "area under the curve"):
-        assert f"* ppo_acpg, CartPole-v1, {measure}: etf is better than linear (4 and 4 seeds; difference " in text
+        assert f"* ppo_acpg, CartPole-v1, {measure}: etf is better than linear (4 pairs of seeds; difference " in text
         assert f"CartPole-v1, {measure}: random-trainable is not distinguishable from linear at this number of seeds" in text
     assert "seeds a side would be needed" in text
     assert "* all scripts, 2 tasks, normalised final return: etf is better than linear" in text
@@ -338,10 +389,37 @@ def test_controls_are_told_apart(tmp_path, capsys):
         if line.startswith("| freezing | ppo_acpg | CartPole-v1 | final return | etf, ")
     ]
     assert len(rows) == 1 and 190 < float(rows[0][7].split()[0]) < 210 and rows[0][10] == "better"
-    assert (
-        "| scale | ppo_acpg | CartPole-v1 | final return | etf-trainable, random-trainable, orthogonal-trainable | linear |"
-        in text
-    )
+    assert "| frozen frame | ppo_acpg | CartPole-v1 | area under the curve | etf | orthogonal | 2 pairs |" in text
+
+
+def test_the_time_to_threshold_is_reported(tmp_path):
+    """With the head the threshold is reached with the 100th episode, without it never."""
+    for head, value in (("linear", 100.0), ("etf", 490.0)):
+        for seed in range(6):
+            make_run(tmp_path / "runs", [value] * 120, env_id="CartPole-v1", head=head, seed=seed)
+    collate.main(collate.Args(runs=tmp_path / "runs", out=tmp_path / "results"))
+    row = "| etf | linear | 1,000 (reached by 6 of 6) | – (reached by 0 of 6) | 6, 0, 0 | 0.031 | 0.031 |"
+    assert row in written(tmp_path / "results")
+
+
+def test_tables_without_provenance_are_reported(results):
+    (results / "provenance.csv").unlink()
+    assert "Runs: 48 planned" in written(results)
+
+
+def test_the_picture_of_effects_shows_each_verdict_in_its_colour(monkeypatch):
+    """Better in blue at its difference, with its interval."""
+    rows = [("better", 0.4, 0.1, 0.7), ("worse", -0.4, -0.7, -0.1), ("not distinguishable", 0.0, math.nan, math.nan)]
+    frame = pd.DataFrame(rows, columns=["verdict", "difference", "low", "high"])
+    figures = []
+    monkeypatch.setattr(pictures, "png", lambda figure: figures.append(figure) or b"")
+    pictures.draw_effects(frame.assign(label=["a", "b", "c"], panel="p", several=[False, True, False]))
+    lines = figures[0].axes[0].get_lines()[1:]  # the first one marks 0
+    marks = [(line.get_xdata()[0], line.get_ydata()[0], line.get_color()) for line in lines[1::2]]
+    assert marks == [(0.4, 0, "#0072B2"), (-0.4, 1, "#D55E00"), (0.0, 2, "#999999")]
+    assert [list(line.get_xdata()) for line in lines[:4:2]] == [[0.1, 0.7], [-0.7, -0.1]]
+    ticks = [(text.get_text(), text.get_fontweight()) for text in figures[0].axes[0].get_yticklabels()]
+    assert ticks == [("a", "normal"), ("b", "bold"), ("c", "normal")]
 
 
 def test_a_single_task_is_judged_once(tmp_path):
