@@ -133,15 +133,18 @@ def pictures(curves: pd.DataFrame, columns: list[str]) -> Iterator[Picture]:
 
 def effects(comparisons: pd.DataFrame, several: pd.DataFrame) -> pd.DataFrame:
     """What `draw_effects` draws: the comparisons on the scale of normalised scores, where that is known, and those over
-    several tasks under the others of their script. The area comes first, as it is the less noisy one."""
+    several tasks under the others of their script. Up to two heads have panels of their own. The area comes first, as it is
+    the less noisy measure."""
     rows, plain = [], Counter(plain_id(env_id) for env_id in set(comparisons["env_id"]))
+    few = len(comparisons[["head", "baseline"]].drop_duplicates()) <= 2
     for row in pd.concat([comparisons.assign(several=False), several.assign(several=True)]).to_dict("records"):
         ends = (0.0, 1.0) if row["several"] else (normalised(row["env_id"], 0.0), normalised(row["env_id"], 1.0))
         if None not in ends:
             measure = row["measure"].removeprefix("normalised ")
             name = plain_id(row["env_id"]) if plain[plain_id(row["env_id"])] == 1 else row["env_id"]
-            shown = {"label": f"{row['script']}, {name}: {row['head']}", "several": row["several"]}
-            shown |= {"panel": f"{measure},\nagainst {row['baseline']}", "verdict": row["verdict"]}
+            task, head = f"{row['script'].removesuffix('_acpg')}, {name}", row["head"]
+            shown = {"label": task if few else f"{task}: {head}", "several": row["several"], "verdict": row["verdict"]}
+            shown |= {"panel": f"{measure}\n{f'{head} ' * few}against {row['baseline']}"}
             shown |= {key: row[key] * (ends[1] - ends[0]) for key in ("difference", "low", "high")}
             rows.append(shown | {"place": (row["script"] == "all scripts", row["script"], row["several"]), "measure": measure})
     return pd.DataFrame(sorted(rows, key=lambda row: (row["measure"], row["place"])))

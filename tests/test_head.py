@@ -56,6 +56,34 @@ def test_controls_share_the_norm_and_differ_in_geometry_or_freezing(frame, train
         torch.testing.assert_close(off_diagonal, torch.full((20,), expected), atol=1e-6, rtol=0)
 
 
+@pytest.mark.parametrize("num_actions", [2, 3, 4, 18])
+def test_to_a_softmax_orthogonal_rows_are_a_smaller_simplex(num_actions):
+    """A softmax does not see the mean of the rows; less that, orthogonal rows of norm 2 are a simplex of norm 2 sqrt((K-1)/K).
+    Two rows always are one, random or not."""
+    K = num_actions
+    for frame in ("orthogonal", "random") if K == 2 else ("orthogonal",):
+        weight = make_head(K, 64, Args(etf_head=True, head_frame=frame)).weight.double()
+        centred, features = weight - weight.mean(dim=0), torch.randn(7, 64, dtype=torch.float64)
+        torch.testing.assert_close((features @ centred.T).softmax(dim=1), (features @ weight.T).softmax(dim=1))
+        norms = centred.norm(dim=1)
+        cosines = (centred / norms[:, None]) @ (centred / norms[:, None]).T
+        torch.testing.assert_close(cosines, K / (K - 1) * torch.eye(K).double() - 1 / (K - 1), atol=1e-6, rtol=0)
+        if frame == "orthogonal":
+            torch.testing.assert_close(norms, torch.full((K,), 2 * math.sqrt((K - 1) / K)).double(), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize(("num_actions", "norm", "angle"), [(3, 1.64, 0.065), (18, 1.95, 0.104)])
+def test_to_a_softmax_random_rows_in_64_dimensions_nearly_are_one(num_actions, norm, angle):
+    """Means over ten seeds of the centred rows' norm and of their maximal angle, which is 0 for a simplex."""
+    norms, angles = [], []
+    for seed in range(301, 311):
+        weight = make_head(num_actions, 64, Args(etf_head=True, head_frame="random", seed=seed)).weight
+        metrics = ppo_acpg.frame_metrics("head", weight - weight.mean(dim=0))
+        norms.append((weight - weight.mean(dim=0)).norm(dim=1).mean())
+        angles.append(metrics["head_maximal_angle"])
+    assert np.mean(norms) == pytest.approx(norm, abs=0.005) and np.mean(angles) == pytest.approx(angle, abs=0.0005)
+
+
 def test_orthogonal_frame_names_the_sizes_that_have_none():
     with pytest.raises(ValueError, match="6 orthogonal rows need feature_dim >= 6, not 5"):
         make_head(6, 5, Args(etf_head=True, head_frame="orthogonal"))

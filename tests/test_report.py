@@ -81,7 +81,7 @@ def test_verdicts_on_planted_data(shift, least, most):
     """Ten seeds a side, 200 repeats: equal arms are called different in at most 8 %, a shift of 1.5 sigma in at least 80 %."""
     random, called = np.random.default_rng(1), []
     for _ in range(200):
-        result = compare(random.normal(100 + 7 * shift, 7, 10), random.normal(100, 7, 10))
+        result = compare_paired(random.normal(100 + 7 * shift, 7, 10) - random.normal(100, 7, 10))
         called.append(verdict(result.difference, corrected([result.p])[0]))
     assert least <= sum(word != "not distinguishable" for word in called) <= most
     if shift:
@@ -307,11 +307,11 @@ def test_effects_are_in_units_of_the_normalised_score():
     )
     table = comparisons.task_comparisons(runs)
     drawn = report.effects(table, table.head(0))
-    assert list(drawn["label"]) == ["s, CartPole-v1: etf"] * 2 and not drawn["several"].any()
-    assert list(drawn["panel"]) == [f"{measure},\nagainst linear" for measure in ("area under the curve", "final return")]
+    assert list(drawn["label"]) == ["s, CartPole-v1"] * 2 and not drawn["several"].any()
+    assert list(drawn["panel"]) == [f"{measure}\netf against linear" for measure in ("area under the curve", "final return")]
     several = table.head(1).assign(measure="normalised final return", env_id="2 tasks", difference=0.5)
     drawn_too = report.effects(table, several)
-    assert list(drawn_too["label"]) == ["s, CartPole-v1: etf"] * 2 + ["s, 2 tasks: etf"] and drawn_too["several"].sum() == 1
+    assert list(drawn_too["label"]) == ["s, CartPole-v1"] * 2 + ["s, 2 tasks"] and drawn_too["several"].sum() == 1
     assert drawn_too["difference"].iat[2] == 0.5 and drawn_too["panel"].iat[2] == drawn_too["panel"].iat[1]
     assert drawn["difference"].iat[0] == 0 and drawn["difference"].iat[1] == pytest.approx(0.05)
 
