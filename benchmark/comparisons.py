@@ -35,7 +35,8 @@ NO_FLAGS = {*KEYS, *MEASURES, *COLLAPSE, *HEAD_FLAGS, *NORMALISED, "arm"}  # col
 
 
 def read(path: Path, numbers: tuple[str, ...]) -> pd.DataFrame:
-    """A CSV file with these columns as numbers, NaN for empty ones, and all others as text."""
+    """A CSV file, or NAME.gz in its place, with these columns as numbers, NaN for empty ones, and all others as text."""
+    path = path if path.exists() else next(path.parent.glob(f"{path.name}.gz"), path)
     try:
         frame = pd.read_csv(path, dtype=str, keep_default_na=False)
         return frame.assign(**{column: frame[column].replace("", "nan").astype(float) for column in numbers})

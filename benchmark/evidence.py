@@ -35,6 +35,12 @@ HEADS = {
     "orthogonal-trainable": "trainable orthogonal",
 }
 PAIRS = (("etf", "linear"), ("etf-trainable", "linear"), ("etf", "etf-trainable"))  # whole, start alone, freezing alone
+FULL = {  # by script and task of table_1_hours.sh: runs per backbone and steps of each in table_1.sh, and their tasks
+    ("reinforce_acpg", "DiscreteCarRacing-v0"): (40, 2_000_000, "DiscreteCarRacing"),
+    ("a2c_acpg", "DiscreteCarRacing-v0"): (40, 2_000_000, "DiscreteCarRacing"),
+    ("ppo_acpg", "Qbert-v5"): (120, 10_000_000, "Enduro, Qbert, Pong"),
+    ("trpo_acpg", "Qbert-v5"): (80, 10_000_000, "Enduro, Qbert"),
+}
 
 
 @cache
@@ -125,3 +131,23 @@ def stops() -> str:
         rows.append([name, row["baseline_stop"], row["stop"], seeds, p_value(row["p"]), p_value(row["corrected"])])
     columns = ["stop (steps)", HEADS["linear"], HEADS["etf"], "seeds for which the ETF is sooner, later, equal"]
     return markdown([*columns, "p", "corrected p"], rows)
+
+
+def hours() -> pd.DataFrame:
+    """What benchmark/paper/table_1.sh would take of one core, going by short runs: steps per second, hours of a run, number of
+    runs and hours of them all, by script, task and backbone."""
+    frame = runs(HOURS).set_index(["script", "task", "backbone"])
+    number, steps = ([FULL[script, task][place] for script, task, _ in frame.index] for place in (0, 1))
+    frame = frame[["steps_per_second"]].assign(runs=number, steps=steps)
+    frame = frame.assign(hours_a_run=frame["steps"] / frame["steps_per_second"] / 3600)
+    return frame.assign(hours=frame["runs"] * frame["hours_a_run"])
+
+
+def hours_table() -> str:
+    """`hours` in a table."""
+    rows = []
+    for row in hours().reset_index().itertuples():
+        name = f"`{row.script.removesuffix('_acpg')}`, {FULL[row.script, row.task][2]}"
+        rows.append([name, row.backbone, f"{row.runs} of {row.steps / 1e6:.0f}M steps"])
+        rows[-1] += [f"{row.steps_per_second:.0f}", f"{row.hours_a_run:,.0f}", f"{row.hours:,.0f}"]
+    return markdown(["script, tasks", "backbone", "runs", "steps/s", "hours a run", "hours of one core"], rows)

@@ -1,6 +1,6 @@
-"""benchmark/results/*.csv -> the tables of README.md and docs/action-collapse.md.
+"""benchmark/results/*.csv -> the tables of README.md, docs/action-collapse.md and benchmark/results/README.md.
 
-    python -m cogapp -r README.md docs/action-collapse.md
+    python -m cogapp -r README.md docs/action-collapse.md benchmark/results/README.md
 
 writes anew what stands in these files between `[[[cog CODE ]]]` and `[[[end]]]`, the output of the code, which calls the
 functions below: they return Markdown (https://cog.readthedocs.io). tests/test_tables.py notices what is out of date.
@@ -51,6 +51,22 @@ MEASURES = {  # of collapse, with their titles
     "head_maximal_angle": "maximal angle of rows",
 }
 
+MADE_BY = {  # directories of results, and the files of benchmark/paper/ that made them
+    "table_1_small": "table_1.sh --small",
+    "controls_small": "controls.sh --small",
+    "table_1_hours": "table_1_hours.sh",
+    "head_scale": "head_scale.sh",
+    "ppo_checks": "ppo_checks.sh",
+    "a2c_checks": "other_checks.sh",
+    "trpo_checks": "other_checks.sh",
+    "reinforce_checks": "other_checks.sh",
+    "peers_a2c": "peers.sh",
+    "peers_trpo": "peers.sh",
+    "minatar": "minatar.sh",
+    "car_racing": "car_racing.sh",
+    "pong": "pong.sh",
+}
+
 
 def read(name: str) -> pd.DataFrame:
     """A CSV file below benchmark/results/."""
@@ -66,6 +82,18 @@ def markdown(columns: Sequence[str], rows: Iterable[Iterable[str]]) -> str:
 def mean_std(values: pd.Series, digits: int) -> str:
     """Mean ± standard deviation; of a single value, just that."""
     return f"{values.mean():,.{digits}f}" + (f" ± {values.std():,.{digits}f}" if len(values) > 1 else "")
+
+
+def contents() -> str:
+    """The directories of results with their numbers of runs."""
+    rows = []
+    for folder, script in MADE_BY.items():
+        if (RESULTS / folder / "counts.csv").exists():
+            counts = [str(count) for count in read(f"{folder}/counts.csv")[["planned", "finished", "failed"]].sum()]
+        else:  # made before counts were kept
+            counts = ["", str(len(read(f"{folder}/runs.csv"))), ""]
+        rows.append([f"[{folder}]({folder})", f"`bash benchmark/paper/{script}`", *counts])
+    return markdown(["directory", "command", "planned", "finished", "failed"], rows)
 
 
 # RETURNS

@@ -1,6 +1,7 @@
 """benchmark/report.py and benchmark/verdicts.py: planted data, known answers, and reports on what there is."""
 
 import csv
+import gzip
 import json
 import math
 import shutil
@@ -400,6 +401,14 @@ def test_the_time_to_threshold_is_reported(tmp_path):
     collate.main(collate.Args(runs=tmp_path / "runs", out=tmp_path / "results"))
     row = "| etf | linear | 1,000 (reached by 6 of 6) | – (reached by 0 of 6) | 6, 0, 0 | 0.031 | 0.031 |"
     assert row in written(tmp_path / "results")
+
+
+def test_compressed_tables_are_read(results):
+    plain = written(results)
+    with gzip.open(results / "curves.csv.gz", "wb") as file:
+        file.write((results / "curves.csv").read_bytes())
+    (results / "curves.csv").unlink()
+    assert written(results) == plain
 
 
 def test_tables_without_provenance_are_reported(results):
