@@ -21,6 +21,7 @@ from benchmark.comparisons import (
 from benchmark.report import mean_std, p_value, seeds_text, span
 from benchmark.tables import RESULTS, markdown, read
 from benchmark.thresholds import plain_id
+from benchmark.verdicts import corrected
 
 TABLE, CONTROLS, HOURS = "table_1_small", "controls_small", "table_1_hours"
 SCRIPTS = ("reinforce_acpg", "a2c_acpg", "ppo_acpg", "trpo_acpg")
@@ -80,6 +81,22 @@ def judgement(row: pd.Series) -> str:
         if row["p"] <= 0.05:
             verdict = f"open after correction, p {p_value(row['p'])} before"
     return f"{span(row['difference'], row['low'], row['high'])}: {verdict}"
+
+
+def gap(head: str, baseline: str, measure: str, script: str = "all scripts", folder: str = TABLE) -> str:
+    """The difference of normalised scores over all tasks of the script, with its interval."""
+    over = f"{sum(script in (other, 'all scripts') for other, _ in tasks(folder))} tasks"
+    row = comparisons(folder).loc[script, over, measure, head, baseline]
+    return f"{row['difference']:+.3f} ({row['low']:+.3f} to {row['high']:+.3f})"
+
+
+def dispersion(measure: str) -> str:
+    """In how many tasks the frozen ETF varies more over seeds than the learned head does, and in how many distinguishably."""
+    table = task_comparisons(runs(TABLE))
+    table = table.assign(test=corrected(table["equal_spread"])).query("head == 'etf' and measure == @measure")
+    more, sure = (table["change"].str[0] > 0), table["test"] <= 0.05
+    text = f"in {more.sum()} of {len(table)} tasks, distinguishably in {(more & sure).sum()}"
+    return f"{text}, and distinguishably less in {(~more & sure).sum()}"
 
 
 def returns(folder: str) -> str:

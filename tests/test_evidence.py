@@ -1,0 +1,139 @@
+"""The README's answer to "does the head help?": its headline figures from the CSV files by other means, and its words."""
+
+import csv
+import math
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections import Counter, defaultdict
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from benchmark import evidence
+from benchmark.thresholds import threshold
+from tests.made_runs import make_run
+
+RESULTS = Path("benchmark/results")
+README = " ".join(Path("README.md").read_text().split())
+RANDOM = {"CartPole-v1": 22.2, "Acrobot-v1": -499.1, "FrozenLake-v1": 0.012, "IdealCliffWalking-v0": -10.66}
+
+
+def values(folder: str, column: str) -> dict[tuple[str, str, str], dict[int, float]]:
+    """By script, environment and head, and then by seed: the column of the folder's runs.csv."""
+    cells = defaultdict(dict)
+    with open(RESULTS / folder / "runs.csv") as file:
+        for row in csv.DictReader(file):
+            cells[row["script"], row["env_id"], row["head"]][int(row["seed"])] = float(row[column])
+    return cells
+
+
+def differences(folder: str, column: str, heads: tuple[str, ...], others: tuple[str, ...], script: str = "") -> np.ndarray:
+    """By seed: the mean over tasks of the normalised column, that of `heads` less that of `others`."""
+    cells, total = values(folder, column), 0.0
+    tasks = {(name, env_id) for name, env_id, _ in cells if script in name}
+    for (name, env_id), (sign, side) in product(tasks, ((1, heads), (-1, others))):
+        unit = threshold(env_id) - RANDOM[re.split("[:/]", env_id)[-1]]
+        for head in side:
+            seeds = cells[name, env_id, head]
+            total = total + sign * np.array([seeds[seed] for seed in sorted(seeds)]) / unit / len(tasks) / len(side)
+    return total
+
+
+def interval(sample: np.ndarray) -> str:
+    """Mean and 95 % interval of Student's t, as the README writes them."""
+    margin = stats.t.ppf(0.975, len(sample) - 1) * sample.std(ddof=1) / math.sqrt(len(sample))
+    return f"{sample.mean():+.3f} ({sample.mean() - margin:+.3f} to {sample.mean() + margin:+.3f})"
+
+
+@pytest.mark.parametrize(
+    ("folder", "column", "heads", "others", "script"),
+    [
+        ("table_1_small", "area", ("etf",), ("linear",), ""),
+        ("table_1_small", "final", ("etf",), ("linear",), ""),
+        ("table_1_small", "area", ("etf-trainable",), ("linear",), ""),
+        ("table_1_small", "area", ("etf",), ("etf-trainable",), ""),
+        ("table_1_small", "area", ("etf",), ("linear",), "trpo"),
+    ],
+)
+def test_headline_figures_are_those_of_the_runs(folder, column, heads, others, script):
+    assert interval(differences(folder, column, heads, others, script)) in README
+
+
+@pytest.mark.parametrize(("folder", "first", "tasks", "heads"), [("table_1_small", 201, 16, 3), ("controls_small", 301, 2, 7)])
+def test_no_run_is_missing(folder, first, tasks, heads):
+    """Every script, task and head has ten seeds, as many runs were planned, and the report and the README say so."""
+    cells = values(folder, "final")
+    assert len(cells) == tasks * heads and {tuple(sorted(seeds)) for seeds in cells.values()} == {
+        tuple(range(first, first + 10))
+    }
+    said = f"{len(cells) * 10} planned, {len(cells) * 10} finished, 0 failed, 0 damaged, 0 unfinished"
+    assert said in README and f"Runs: {said}." in "".join(open(RESULTS / folder / "README.md").readlines()[:5])
+
+
+def test_nothing_is_called_better_or_worse_whose_interval_has_zero():
+    """In the README and in the reports."""
+    found, number = Counter(), r"(-?[\d.,]+)"
+    texts = [README, *((RESULTS / folder / "README.md").read_text() for folder in ("table_1_small", "controls_small"))]
+    for low, high, word in re.findall(rf"{number} to {number}\)[^()]{{0,40}}?(better|worse)", " ".join(texts)):
+        low, high = float(low.replace(",", "")), float(high.replace(",", ""))
+        assert low > 0 if word == "better" else high < 0
+        found[word] += 1
+    assert found["better"] > 50 and found["worse"] > 2
+
+
+def test_judgements_by_hand():
+    row = {"difference": 2.0, "low": -1.0, "high": 5.0, "p": 0.2, "verdict": "not distinguishable", "needed": 31.0}
+    assert evidence.judgement(pd.Series(row)) == "2.000 (-1.000 to 5.000): open, 31 seeds needed"
+    row |= {"low": 0.5, "high": 3.5, "p": 0.031}
+    assert evidence.judgement(pd.Series(row)) == "2.000 (0.5000 to 3.500): open after correction, p 0.031 before"
+    row |= {"verdict": "better"}
+    assert evidence.judgement(pd.Series(row)) == "2.000 (0.5000 to 3.500): better"
+
+
+def test_the_hours_are_those_of_the_commands():
+    """table_1.sh's runs, counted, are what `hours` multiplies by."""
+    command = ["bash", "benchmark/paper/table_1.sh", "--dry-run"]
+    environment = os.environ | {"PYTHON": sys.executable}
+    output = subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout
+    counts = Counter()
+    for line in output.splitlines():
+        script, *flags = shlex.split(line)[1:]
+        task, backbone = (
+            flags[flags.index("--env-id") + 1],
+            flags[flags.index("--backbone") + 1] if "--backbone" in flags else "",
+        )
+        kind = "DiscreteCarRacing-v0" if "Racing" in task else "Qbert-v5" if "Atari" in task else "CartPole-v1"
+        counts[script.removesuffix(".py"), kind, backbone, int(flags[flags.index("--total-timesteps") + 1])] += 1
+    expected = {
+        (*key, backbone, steps): runs for key, (runs, steps, _) in evidence.FULL.items() for backbone in ("mlp", "cnn")
+    }
+    expected |= {(script, "CartPole-v1", "", 500_000): 40 for script in ("reinforce_acpg", "a2c_acpg")}
+    assert counts == expected
+
+
+def test_what_is_published(tmp_path):
+    """A folder whose README is the report, with counts first; nothing for a dry run."""
+    for head, seed in product(("linear", "etf"), (1, 2)):
+        make_run(tmp_path / "runs", [100.0 + seed] * 120, env_id="CartPole-v1", head=head, seed=seed)
+    for argument, names in (
+        ("--dry-run", set()),
+        ("", {"README.md", "runs.csv", "curves.csv.gz", "counts.csv", "provenance.csv"}),
+    ):
+        command = f'. benchmark/paper/publish.sh; publish "{tmp_path}/runs" "{tmp_path}/out" {argument}'
+        subprocess.run(["bash", "-euc", command], check=True, env=os.environ | {"PYTHON": sys.executable})
+        assert {path.name for path in (tmp_path / "out").glob("*") if path.suffix != ".png"} == names
+    assert (tmp_path / "out" / "README.md").read_text().splitlines()[2].startswith("Runs: 4 planned, 4 finished, 0 failed")
+
+
+@pytest.mark.parametrize("script", ["table_1", "controls"])
+def test_wrong_flags_end_the_small_experiments_at_once(script):
+    command = ["bash", f"benchmark/paper/{script}.sh", "--small", "--workers", "0"]
+    result = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"PYTHON": sys.executable})
+    assert (result.returncode, result.stderr) == (2, "error: --workers 0: must be at least 1\n")
