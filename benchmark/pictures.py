@@ -84,7 +84,7 @@ def draw_effects(effects: pd.DataFrame) -> bytes:
     bottom, those of several tasks in bold. Columns: panel, label, several, difference, low, high (NaN: none), verdict."""
     labels, panels = list(dict.fromkeys(effects["label"])), list(dict.fromkeys(effects["panel"]))
     size = (2.9 + 2.7 * len(panels), 1.3 + 0.26 * len(labels))
-    figure, axes = plt.subplots(1, len(panels), figsize=size, sharey=True, squeeze=False, layout="constrained")
+    figure, axes = plt.subplots(1, len(panels), figsize=size, sharex=True, sharey=True, squeeze=False, layout="constrained")
     handles = {}
     for axis, panel in zip(axes[0], panels):
         axis.axvline(0, color="black", linewidth=0.8)
