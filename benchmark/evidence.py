@@ -11,6 +11,9 @@ import pandas as pd
 from benchmark.collate import COUNTS
 from benchmark.comparisons import (
     COMPARED,
+    CONTRASTS,
+    FROZEN,
+    TRAINABLE,
     aggregate_comparisons,
     contrast_comparisons,
     judged,
@@ -18,7 +21,7 @@ from benchmark.comparisons import (
     stop_comparisons,
     task_comparisons,
 )
-from benchmark.report import mean_std, p_value, seeds_text, span
+from benchmark.report import mean_std, p_value, seeds_text
 from benchmark.tables import RESULTS, markdown, read
 from benchmark.thresholds import plain_id
 from benchmark.verdicts import corrected
@@ -34,6 +37,13 @@ HEADS = {
     "random-trainable": "trainable random",
     "orthogonal": "frozen orthogonal",
     "orthogonal-trainable": "trainable orthogonal",
+}
+GROUPS = {
+    FROZEN: "all frozen",
+    TRAINABLE: "all trainable",
+    ("etf", "etf-trainable"): "ETF, frozen and trainable",
+    ("random", "random-trainable"): "random, frozen and trainable",
+    ("orthogonal", "orthogonal-trainable"): "orthogonal, frozen and trainable",
 }
 PAIRS = (("etf", "linear"), ("etf-trainable", "linear"), ("etf", "etf-trainable"))  # whole, start alone, freezing alone
 FULL = {  # by script and task of table_1_hours.sh: runs per backbone and steps of each in table_1.sh, and their tasks
@@ -73,30 +83,34 @@ def tasks(folder: str) -> list[tuple[str, str]]:
     return [(script, task) for script in SCRIPTS for task in TASKS if (script, task) in there]
 
 
+def interval(row: pd.Series) -> str:
+    """A comparison's difference and its 95 % interval, if it has one."""
+    limits = f" ({row['low']:.3g} to {row['high']:.3g})" if row["low"] < row["high"] else ""
+    return f"{row['difference']:.3g}{limits}"
+
+
 def judgement(row: pd.Series) -> str:
-    """A comparison's difference with its interval, and its verdict, or what one would take."""
-    verdict = row["verdict"]
-    if verdict == "not distinguishable":
-        verdict = f"open, {seeds_text(row['needed'])} seeds needed"
-        if row["p"] <= 0.05:
-            verdict = f"open after correction, p {p_value(row['p'])} before"
-    return f"{span(row['difference'], row['low'], row['high'])}: {verdict}"
+    """The same with the verdict, or how many seeds one would take."""
+    verdict = f"**{row['verdict']}**"
+    if row["verdict"] == "not distinguishable":
+        seeds = seeds_text(row["needed"]).replace("more than", ">")
+        verdict = f"open (p {p_value(row['p'])} before correction)" if row["p"] <= 0.05 else f"open ({seeds} seeds)"
+    return f"{interval(row)}: {verdict}"
 
 
 def gap(head: str, baseline: str, measure: str, script: str = "all scripts", folder: str = TABLE) -> str:
-    """The difference of normalised scores over all tasks of the script, with its interval."""
+    """The difference of normalised scores over all tasks of the script, with its 95 % interval in brackets."""
     over = f"{sum(script in (other, 'all scripts') for other, _ in tasks(folder))} tasks"
     row = comparisons(folder).loc[script, over, measure, head, baseline]
-    return f"{row['difference']:+.3f} ({row['low']:+.3f} to {row['high']:+.3f})"
+    return f"{row['difference']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}]"
 
 
 def dispersion(measure: str) -> str:
-    """In how many tasks the frozen ETF varies more over seeds than the learned head does, and in how many distinguishably."""
+    """In how many tasks the frozen ETF varies more over seeds than the learned head, and in how many distinguishably."""
     table = task_comparisons(runs(TABLE))
     table = table.assign(test=corrected(table["equal_spread"])).query("head == 'etf' and measure == @measure")
     more, sure = (table["change"].str[0] > 0), table["test"] <= 0.05
-    text = f"in {more.sum()} of {len(table)} tasks, distinguishably in {(more & sure).sum()}"
-    return f"{text}, and distinguishably less in {(~more & sure).sum()}"
+    return f"in {more.sum()} of {len(table)} tasks, distinguishably in {(more & sure).sum() or 'none'}"
 
 
 def returns(folder: str) -> str:
@@ -124,15 +138,14 @@ def differences(measure: str) -> str:
 
 
 def contrasts() -> str:
-    """Freezing, frame and start in the controls, by task and measure."""
+    """In the controls, by task and measure: each head against the learned one, and the heads against each other."""
     columns = [(task, measure) for _, task in tasks(CONTROLS) for measure in sorted(COMPARED.values())]
-    pairs = [(head, "linear") for head in HEADS if head.endswith("trainable")]
-    table = comparisons(CONTROLS).loc["ppo_acpg"]
-    pairs += list(dict.fromkeys(zip(*(table.dropna(subset="factor").index.get_level_values(n) for n in ("head", "baseline")))))
-    rows = []
-    for pair in pairs:
-        title = " against ".join(" and ".join(HEADS[head] for head in side.split(", ")) for side in pair)
-        rows.append([title, *(judgement(table.loc[(*column, *pair)]) for column in columns)])
+    table, rows = comparisons(CONTROLS).loc["ppo_acpg"], []
+    pairs = [((head,), ("linear",)) for head in HEADS if head != "linear"]
+    for heads, others in [*pairs, *(sides for _, *sides in CONTRASTS)]:
+        title = " against ".join(GROUPS.get(side) or HEADS[side[0]] for side in (heads, others))
+        cells = [judgement(table.loc[(*column, ", ".join(heads), ", ".join(others))]) for column in columns]
+        rows.append([title, *cells])
     return markdown(["", *(f"{task}, {measure}" for task, measure in columns)], rows)
 
 

@@ -49,7 +49,7 @@ def differences(folder: str, column: str, heads: tuple[str, ...], others: tuple[
 def interval(sample: np.ndarray) -> str:
     """Mean and 95 % interval of Student's t, as the README writes them."""
     margin = stats.t.ppf(0.975, len(sample) - 1) * sample.std(ddof=1) / math.sqrt(len(sample))
-    return f"{sample.mean():+.3f} ({sample.mean() - margin:+.3f} to {sample.mean() + margin:+.3f})"
+    return f"{sample.mean():+.3f} [{sample.mean() - margin:+.3f}, {sample.mean() + margin:+.3f}]"
 
 
 @pytest.mark.parametrize(
@@ -90,11 +90,11 @@ def test_nothing_is_called_better_or_worse_whose_interval_has_zero():
 
 def test_judgements_by_hand():
     row = {"difference": 2.0, "low": -1.0, "high": 5.0, "p": 0.2, "verdict": "not distinguishable", "needed": 31.0}
-    assert evidence.judgement(pd.Series(row)) == "2.000 (-1.000 to 5.000): open, 31 seeds needed"
+    assert evidence.judgement(pd.Series(row)) == "2 (-1 to 5): open (31 seeds)"
     row |= {"low": 0.5, "high": 3.5, "p": 0.031}
-    assert evidence.judgement(pd.Series(row)) == "2.000 (0.5000 to 3.500): open after correction, p 0.031 before"
+    assert evidence.judgement(pd.Series(row)) == "2 (0.5 to 3.5): open (p 0.031 before correction)"
     row |= {"verdict": "better"}
-    assert evidence.judgement(pd.Series(row)) == "2.000 (0.5000 to 3.500): better"
+    assert evidence.judgement(pd.Series(row)) == "2 (0.5 to 3.5): **better**"
 
 
 def test_the_hours_are_those_of_the_commands():
@@ -137,3 +137,32 @@ def test_wrong_flags_end_the_small_experiments_at_once(script):
     command = ["bash", f"benchmark/paper/{script}.sh", "--small", "--workers", "0"]
     result = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"PYTHON": sys.executable})
     assert (result.returncode, result.stderr) == (2, "error: --workers 0: must be at least 1\n")
+
+
+def test_the_readme_s_words_hold():
+    """What it says of the figures beside these sentences."""
+    area, final = "area under the curve", "final return"
+    table, controls = evidence.comparisons(evidence.TABLE), evidence.comparisons(evidence.CONTROLS)
+    etf = table.xs(("etf", "linear"), level=("head", "baseline"))
+    assert list(etf.loc["all scripts"]["verdict"]) == ["better", "better"]
+    assert etf.loc[("ppo_acpg", "4 tasks", area), "corrected"] == etf.query("task == '4 tasks'")["corrected"].min()
+    assert etf.loc[("trpo_acpg", "4 tasks", area), "verdict"] == "worse"
+    assert table.loc[("all scripts", "16 tasks", area, "etf-trainable", "linear"), "verdict"] == "better"
+    for rows in (table, controls):  # freezing, and in the controls frames
+        assert set(rows.dropna(subset="factor")["verdict"]) == {"not distinguishable"}
+    by_task = etf[etf.index.get_level_values("task").isin(evidence.TASKS)]["verdict"].xs(area, level="measure")
+    assert set(by_task.loc["ppo_acpg"]) == {"better"} and "better" not in set(by_task.loc["trpo_acpg"])
+    for script in ("reinforce_acpg", "a2c_acpg"):
+        assert set(etf.loc[script].loc["CartPole-v1"]["verdict"]) == {"not distinguishable"}
+    cart_pole = evidence.runs(evidence.TABLE).query("task == 'CartPole-v1'").set_index(["script", "head"])
+    assert cart_pole["stop"].loc["a2c_acpg"].drop("etf-trainable").isna().all()
+    reached = cart_pole["stop"].loc["reinforce_acpg"].groupby("head").count()
+    assert reached["etf"] > reached["linear"] and cart_pole["final"].loc["reinforce_acpg"].groupby("head").mean().max() < 475
+    pole = controls.loc["ppo_acpg", "CartPole-v1", area].xs("linear", level="baseline")["difference"]
+    assert len(pole) == 6 and (pole > 0).all() and final in README
+
+
+def test_the_learned_head_starts_as_a_small_simplex():
+    """230 to 280 times smaller than the frame, with four and two actions."""
+    sizes = [2 / (0.01 * math.sqrt((K - 1) / K)) for K in (4, 2)]
+    assert [round(size, -1) for size in sizes] == [230, 280] and "only 230 to 280 times smaller" in README

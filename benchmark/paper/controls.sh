@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # What is it about the head? PPO with the learned head and with {simplex, random, orthogonal} x {frozen, trainable} rows of the
 # same norm: on MinAtar and LunarLander, 20 seeds, 840 runs, for a cluster (what follows goes to benchmark.run). With --small
-# first, on CartPole and Acrobot, 10 seeds: 140 runs, half an hour on two cores; its seeds are not
+# first, on CartPole and Acrobot, 10 seeds: 140 runs, 25 minutes on two cores; its seeds are not
 # table_1.sh's, as those would be the same runs.
 set -euo pipefail
 . benchmark/paper/publish.sh

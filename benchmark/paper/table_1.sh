@@ -2,7 +2,7 @@
 # The paper's table: both heads, algorithms and tasks as there, both backbones where tasks show images, 20 seeds: 640 runs, 400
 # of them Atari of 10M steps, for a cluster. What follows goes to benchmark.run:
 #     bash benchmark/paper/table_1.sh --cluster slurm --workers 100 --time 1440 --cpus 2
-# With --small first, what two cores can do in an hour: 4 algorithms on 4 tasks, 10 seeds, both heads, 320 runs; and, as the
+# With --small first, what two cores can do in 75 minutes: 4 algorithms on 4 tasks, 10 seeds, both heads, 320 runs; and, as the
 # frame's norm alone makes the first policy more decided than the learned head's, the frame as a mere start, 160 runs more.
 set -euo pipefail
 . benchmark/paper/publish.sh
