@@ -2,6 +2,7 @@
 # How long would table_1.sh take? A short run of each of its scripts, kinds of task and backbones, one at a time on one core: 8
 # runs, about a quarter of an hour. `hours` in benchmark/evidence.py multiplies.
 set -euo pipefail
+. benchmark/paper/publish.sh
 short() {
   ${PYTHON:-python} -m benchmark.run --out "runs/table_1_hours/$backbone" --heads etf --num-seeds 1 --workers 1 \
     --flags "all --backbone $backbone" "$@"
@@ -10,6 +11,4 @@ for backbone in mlp cnn; do
   short --scripts reinforce_acpg a2c_acpg --env-ids benchmark.envs:DiscreteCarRacing-v0 --total-timesteps 20000
   short --scripts ppo_acpg trpo_acpg --env-ids benchmark.envs:Atari/Qbert-v5 --total-timesteps 10000
 done
-out=benchmark/results/table_1_hours
-${PYTHON:-python} -m benchmark.collate --runs runs/table_1_hours --out $out
-rm $out/curves.csv $out/episodes.csv.gz # too short to mean anything
+tables runs/table_1_hours benchmark/results/table_1_hours
