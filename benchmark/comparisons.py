@@ -26,10 +26,10 @@ FROZEN, TRAINABLE = ("etf", "random", "orthogonal"), ("etf-trainable", "random-t
 CONTRASTS = (  # what differs, and the heads whose means are compared to see what that does
     ("freezing", FROZEN, TRAINABLE),
     ("freezing a simplex", ("etf",), ("etf-trainable",)),
-    ("frame", ("etf", "etf-trainable"), ("random", "random-trainable")),
-    ("frame", ("etf", "etf-trainable"), ("orthogonal", "orthogonal-trainable")),
-    ("frozen frame", ("etf",), ("random",)),
-    ("frozen frame", ("etf",), ("orthogonal",)),
+    ("frame (and scale)", ("etf", "etf-trainable"), ("random", "random-trainable")),
+    ("scale", ("etf", "etf-trainable"), ("orthogonal", "orthogonal-trainable")),
+    ("frozen frame (and scale)", ("etf",), ("random",)),
+    ("scale, frozen", ("etf",), ("orthogonal",)),
 )
 NO_FLAGS = {*KEYS, *MEASURES, *COLLAPSE, *HEAD_FLAGS, *NORMALISED, "arm"}  # columns of runs.csv
 
@@ -139,9 +139,9 @@ def seed_means(runs: pd.DataFrame, heads: tuple[str, ...], column: str) -> pd.Se
     return cells.reindex(columns=[(*task, head) for task in tasks for head in heads]).dropna().mean(axis=1)
 
 
-def contrast_comparisons(runs: pd.DataFrame) -> pd.DataFrame:
-    """Those CONTRASTS whose heads were run with one value of each flag: a row per script, environment and measure; and, of
-    normalised scores, per script and for all of them over all tasks where these are known."""
+def contrast_comparisons(runs: pd.DataFrame, contrasts: tuple = CONTRASTS) -> pd.DataFrame:
+    """Those of the contrasts whose heads were run with one value of each flag: a row per script, environment and measure; and,
+    of normalised scores, per script and for all of them over all tasks where these are known."""
     rows, plain = [], runs[runs["arm"] == runs["head"]]
     groups = [(*key, task, COMPARED) for key, task in plain.groupby(["script", "env_id"])]
     known = plain.dropna(subset="normalised")
@@ -149,7 +149,7 @@ def contrast_comparisons(runs: pd.DataFrame) -> pd.DataFrame:
         tasks = group[["script", "env_id"]].drop_duplicates()
         if len(tasks) > 1 and (script != "all scripts" or tasks["script"].nunique() > 1):
             groups.append((script, f"{len(tasks)} tasks", group, NORMALISED))
-    for (script, env_id, group, columns), (factor, heads, others) in product(groups, CONTRASTS):
+    for (script, env_id, group, columns), (factor, heads, others) in product(groups, contrasts):
         for column, measure in columns.items():
             sides = [seed_means(group, side, column) for side in (heads, others)]
             if min(map(len, sides)):

@@ -24,13 +24,14 @@ from benchmark.comparisons import (
 from benchmark.report import mean_std, p_value, seeds_text
 from benchmark.tables import RESULTS, markdown, read
 from benchmark.thresholds import plain_id
-from benchmark.verdicts import corrected
+from benchmark.verdicts import compare_paired, corrected, sign_p
 
-TABLE, CONTROLS, HOURS = "table_1_small", "controls_small", "table_1_hours"
+TABLE, STD_2, CONTROLS, HOURS = "table_1_small", "table_1_std_2", "controls_small", "table_1_hours"
 SCRIPTS = ("reinforce_acpg", "a2c_acpg", "ppo_acpg", "trpo_acpg")
 TASKS = ("CartPole-v1", "Acrobot-v1", "FrozenLake-v1", "IdealCliffWalking-v0")
 HEADS = {
     "linear": "learned head",
+    "linear-2": "learned head from norm 2",
     "etf": "frozen ETF",
     "etf-trainable": "trainable ETF",
     "random": "frozen random",
@@ -46,6 +47,11 @@ GROUPS = {
     ("orthogonal", "orthogonal-trainable"): "orthogonal, frozen and trainable",
 }
 PAIRS = (("etf", "linear"), ("etf-trainable", "linear"), ("etf", "etf-trainable"))  # whole, start alone, freezing alone
+STARTS = (  # for contrast_comparisons
+    ("norm of the start", ("linear-2",), ("linear",)),
+    ("all but the norm", ("etf",), ("linear-2",)),
+    ("bias and frame", ("etf-trainable",), ("linear-2",)),
+)
 FULL = {  # by script and task of table_1_hours.sh: runs per backbone and steps of each in table_1.sh, and their tasks
     ("reinforce_acpg", "DiscreteCarRacing-v0"): (40, 2_000_000, "DiscreteCarRacing"),
     ("a2c_acpg", "DiscreteCarRacing-v0"): (40, 2_000_000, "DiscreteCarRacing"),
@@ -61,14 +67,25 @@ def runs(folder: str) -> pd.DataFrame:
     return frame.assign(task=frame["env_id"].map(plain_id))
 
 
-@cache
-def comparisons(folder: str) -> pd.DataFrame:
-    """All comparisons of the report with their verdicts, by script, task ("4 tasks" or so for several, of normalised scores),
-    measure, head and baseline."""
-    several = judged([row for row in aggregate_comparisons(runs(folder)) if row["tasks"] > 1])
-    rows = pd.concat([task_comparisons(runs(folder)), several, contrast_comparisons(runs(folder))])
+def indexed(rows: pd.DataFrame) -> pd.DataFrame:
+    """Comparisons by script, task ("4 tasks" or so for several, of normalised scores), measure, head and baseline."""
     rows = rows.assign(task=rows["env_id"].map(plain_id), measure=rows["measure"].str.removeprefix("normalised "))
     return rows.set_index(["script", "task", "measure", "head", "baseline"]).sort_index()
+
+
+@cache
+def comparisons(folder: str) -> pd.DataFrame:
+    """All comparisons of the report with their verdicts, `indexed`."""
+    several = judged([row for row in aggregate_comparisons(runs(folder)) if row["tasks"] > 1])
+    return indexed(pd.concat([task_comparisons(runs(folder)), several, contrast_comparisons(runs(folder))]))
+
+
+@cache
+def starts() -> pd.DataFrame:
+    """The STARTS with their verdicts, corrected together, `indexed`: what the learned head does that starts with rows of norm
+    2, orthogonal and with a bias, as benchmark/paper/table_1.sh runs it beside the table."""
+    learned = runs(STD_2).assign(head="linear-2", arm="linear-2")
+    return indexed(contrast_comparisons(pd.concat([runs(TABLE), learned]), STARTS))
 
 
 def counts(folder: str) -> str:
@@ -90,19 +107,38 @@ def interval(row: pd.Series) -> str:
 
 
 def judgement(row: pd.Series) -> str:
-    """The same with the verdict, or how many seeds one would take."""
+    """The same with the verdict, or how many seeds would be needed for one."""
     verdict = f"**{row['verdict']}**"
     if row["verdict"] == "not distinguishable":
-        seeds = seeds_text(row["needed"]).replace("more than", ">")
-        verdict = f"open (p {p_value(row['p'])} before correction)" if row["p"] <= 0.05 else f"open ({seeds} seeds)"
+        alone = f", p {p_value(row['p'])} before correction" if row["p"] <= 0.05 else ""
+        verdict = f"open ({seeds_text(row['needed']).replace('more than', '>')} seeds{alone})"
     return f"{interval(row)}: {verdict}"
 
 
-def gap(head: str, baseline: str, measure: str, script: str = "all scripts", folder: str = TABLE) -> str:
+def gap(head: str, baseline: str, measure: str, script: str = "all scripts") -> str:
     """The difference of normalised scores over all tasks of the script, with its 95 % interval in brackets."""
-    over = f"{sum(script in (other, 'all scripts') for other, _ in tasks(folder))} tasks"
-    row = comparisons(folder).loc[script, over, measure, head, baseline]
+    over = f"{sum(script in (other, 'all scripts') for other, _ in tasks(TABLE))} tasks"
+    table = starts() if "linear-2" in (head, baseline) else comparisons(TABLE)
+    row = table.loc[script, over, measure, head, baseline]
     return f"{row['difference']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}]"
+
+
+def verdict_counts(head: str, baseline: str, measure: str) -> str:
+    """Of how many single tasks the verdict is better, and of how many worse."""
+    table = starts() if "linear-2" in (head, baseline) else comparisons(TABLE)
+    words = [table.loc[script, task, measure, head, baseline]["verdict"] for script, task in tasks(TABLE)]
+    return f"better in {words.count('better') or 'none'}, worse in {words.count('worse') or 'none'}"
+
+
+def longer(script: str) -> str:
+    """Frozen ETF less learned head on CartPole with 500k steps: area, its 95 % interval in brackets."""
+    checks = (
+        read(f"{script}_checks/runs.csv")
+        .query("env_id == 'CartPole-v1'")
+        .pivot(index="seed", columns="etf_head", values="area")
+    )
+    result = compare_paired((checks[True] - checks[False]).to_numpy())
+    return f"{result.difference:+.1f} [{result.low:+.1f}, {result.high:+.1f}]"
 
 
 def dispersion(measure: str) -> str:
@@ -110,7 +146,8 @@ def dispersion(measure: str) -> str:
     table = task_comparisons(runs(TABLE))
     table = table.assign(test=corrected(table["equal_spread"])).query("head == 'etf' and measure == @measure")
     more, sure = (table["change"].str[0] > 0), table["test"] <= 0.05
-    return f"in {more.sum()} of {len(table)} tasks, distinguishably in {(more & sure).sum() or 'none'}"
+    together = f"together p {p_value(sign_p(more.sum(), (~more).sum()))} by the sign test"
+    return f"in {more.sum()} of {len(table)} cases (by itself distinguishable in {(more & sure).sum() or 'none'}, {together})"
 
 
 def returns(folder: str) -> str:
@@ -124,29 +161,32 @@ def returns(folder: str) -> str:
     return markdown(["final return; area", *(HEADS[head] for head in heads)], rows)
 
 
-def differences(measure: str) -> str:
-    """The PAIRS of heads by script and task, and over tasks as normalised scores."""
+def differences(measure: str, table: pd.DataFrame, pairs: tuple[tuple[str, str], ...]) -> str:
+    """Pairs of heads by script and task, and over tasks as normalised scores."""
     lines = [(f"`{script.removesuffix('_acpg')}`, {task}", script, task) for script, task in tasks(TABLE)]
     for script in (*SCRIPTS, "all scripts"):
         over = f"{sum(script in (other, 'all scripts') for other, _ in tasks(TABLE))} tasks"
         lines.append((f"**{script.removesuffix('_acpg')}, {over}, normalised**", script, over))
     rows = [
-        [title, *(judgement(comparisons(TABLE).loc[script, task, measure, head, baseline]) for head, baseline in PAIRS)]
+        [title, *(judgement(table.loc[script, task, measure, head, baseline]) for head, baseline in pairs)]
         for title, script, task in lines
     ]
-    return markdown([measure, *(f"{HEADS[head]} against {HEADS[baseline]}" for head, baseline in PAIRS)], rows)
+    return markdown([measure, *(f"{HEADS[head]} against {HEADS[baseline]}" for head, baseline in pairs)], rows)
 
 
 def contrasts() -> str:
-    """In the controls, by task and measure: each head against the learned one, and the heads against each other."""
-    columns = [(task, measure) for _, task in tasks(CONTROLS) for measure in sorted(COMPARED.values())]
+    """In the controls, by task: the areas of each head against the learned one's, and of the heads against each other; and of
+    both tasks together also the final returns."""
+    area, final = sorted(COMPARED.values())
+    columns = [*((task, area) for _, task in tasks(CONTROLS)), ("2 tasks", area), ("2 tasks", final)]
     table, rows = comparisons(CONTROLS).loc["ppo_acpg"], []
-    pairs = [((head,), ("linear",)) for head in HEADS if head != "linear"]
+    pairs = [((head,), ("linear",)) for head in (*FROZEN, *TRAINABLE)]
     for heads, others in [*pairs, *(sides for _, *sides in CONTRASTS)]:
         title = " against ".join(GROUPS.get(side) or HEADS[side[0]] for side in (heads, others))
         cells = [judgement(table.loc[(*column, ", ".join(heads), ", ".join(others))]) for column in columns]
         rows.append([title, *cells])
-    return markdown(["", *(f"{task}, {measure}" for task, measure in columns)], rows)
+    titles = [f"{task}, {measure}".replace("2 tasks,", "both, normalised") for task, measure in columns]
+    return markdown(["", *titles], rows)
 
 
 def stops() -> str:
@@ -161,6 +201,14 @@ def stops() -> str:
         rows.append([name, row["baseline_stop"], row["stop"], seeds, p_value(row["p"]), p_value(row["corrected"])])
     columns = ["stop (steps)", HEADS["linear"], HEADS["etf"], "seeds for which the ETF is sooner, later, equal"]
     return markdown([*columns, "p", "corrected p"], rows)
+
+
+def hours_of_controls() -> float:
+    """What benchmark/paper/controls.sh would take of one core, going by the speed of PPO on MinAtar's games and LunarLander:
+    seven heads, 20 seeds and 5M steps each."""
+    games = read("minatar/runs.csv").query("epsilon == 0").groupby("env_id")["steps_per_second"].median()
+    lander = (1_000_000 / read("ppo_checks/runs.csv").query("env_id == 'LunarLander-v3'")["seconds"]).median()
+    return sum(7 * 20 * 5_000_000 / speed / 3600 for speed in (*games, lander))
 
 
 def hours() -> pd.DataFrame:
@@ -179,5 +227,5 @@ def hours_table() -> str:
     for row in hours().reset_index().itertuples():
         name = f"`{row.script.removesuffix('_acpg')}`, {FULL[row.script, row.task][2]}"
         rows.append([name, row.backbone, f"{row.runs} of {row.steps / 1e6:.0f}M steps"])
-        rows[-1] += [f"{row.steps_per_second:.0f}", f"{row.hours_a_run:,.0f}", f"{row.hours:,.0f}"]
+        rows[-1] += [f"{row.steps_per_second:.0f}", f"{row.hours_a_run:,.1f}", f"{row.hours:,.0f}"]
     return markdown(["script, tasks", "backbone", "runs", "steps/s", "hours a run", "hours of one core"], rows)

@@ -96,7 +96,7 @@ def draw_effects(effects: pd.DataFrame) -> bytes:
             )
         axis.set_title(panel, fontsize=10)
         axis.grid(alpha=0.25, axis="x")
-    figure.suptitle("Difference of normalised scores with its 95 % interval (right of 0: the head is better)", fontsize=10.5)
+    figure.suptitle("Difference of normalised scores with its 95 % interval (right of 0: higher)", fontsize=10.5)
     axes[0, 0].set_yticks(range(len(labels)), labels, fontsize=8.5)
     axes[0, 0].invert_yaxis()
     several = set(effects["label"][effects["several"]])

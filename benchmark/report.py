@@ -253,8 +253,8 @@ def comparison_blocks(runs: pd.DataFrame) -> Iterator[NamedTuple]:
     yield Heading("Differences")
     yield Text(
         "Differences of means, their 95 % intervals and p values by the paired t test of the runs with the same seed, which "
-        "start from the same weights and environments; by Welch's test where the sides share fewer than two seeds, and by the "
-        f"permutation test where nothing has any spread. The p values of this table's {len(comparisons)} comparisons are "
+        "start from the same backbone and environments; by Welch's test where the sides share fewer than two seeds, and by "
+        f"the permutation test where nothing has any spread. The p values of this table's {len(comparisons)} comparisons are "
         "corrected together by Benjamini and Hochberg's procedure, those of other tables by themselves, the intervals not at "
         "all. Seeds needed: for 80 % power at the 5 % level before correction, if the true difference and spread are the "
         "observed ones, which a few seeds tell only roughly."
@@ -279,8 +279,8 @@ def comparison_blocks(runs: pd.DataFrame) -> Iterator[NamedTuple]:
             "Heads against each other: a seed's mean over the heads of one side and that of the other, by the tests named "
             f"under Differences, corrected over this table's {len(contrasts)} comparisons. A softmax does not see what all "
             "rows have in common. So orthogonal rows are to it a simplex whose rows are √((K-1)/K) times as long, and so are, "
-            "nearly, random ones in many dimensions; two rows are always a simplex. Where K is small, these frames differ in "
-            "scale."
+            "nearly, random ones in many dimensions; two rows are always a simplex. These frames differ in scale, and hardly "
+            "in geometry."
         )
         yield contrast_table(contrasts)
     intervals = f"95 % stratified bootstrap intervals ({verdicts.RESAMPLES} resamples) from {verdicts.LEAST_SEEDS} seeds on"

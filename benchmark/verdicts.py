@@ -1,7 +1,7 @@
 """The statistics of benchmark/report.py: is one head better than the other, how sure is that, how many seeds would it take?
 
 Verdicts come from t tests, as a percentile bootstrap is too narrow at ten seeds: paired ones where both sides have the same
-seeds, as these start from the same weights and environments, and else Welch's. IQM, probability of improvement and their
+seeds, as these start from the same backbone and environments, and else Welch's. IQM, probability of improvement and their
 intervals are rliable's (Agarwal et al. 2021, arXiv 2108.13264), from a fixed seed.
 """
 

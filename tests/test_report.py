@@ -390,7 +390,7 @@ def test_controls_are_told_apart(tmp_path, capsys):
         if line.startswith("| freezing | ppo_acpg | CartPole-v1 | final return | etf, ")
     ]
     assert len(rows) == 1 and 190 < float(rows[0][7].split()[0]) < 210 and rows[0][10] == "better"
-    assert "| frozen frame | ppo_acpg | CartPole-v1 | area under the curve | etf | orthogonal | 2 pairs |" in text
+    assert "| scale, frozen | ppo_acpg | CartPole-v1 | area under the curve | etf | orthogonal | 2 pairs |" in text
 
 
 def test_the_time_to_threshold_is_reported(tmp_path):
