@@ -57,7 +57,7 @@ def browse(html: str, width: int, folder: Path) -> tuple[dict, str]:
 def test_the_report_in_a_browser(page, tmp_path, width):
     seen, log = browse(page.read_text(), width, tmp_path)
     assert seen["innerWidth"] == width and seen["scrollWidth"] <= seen["clientWidth"]
-    assert len(seen["images"]) == 3 and min(seen["images"]) > 0
+    assert len(seen["images"]) == 4 and min(seen["images"]) > 0
     assert not seen["alerted"] and "CONSOLE" not in log
 
 
