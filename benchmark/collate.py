@@ -60,7 +60,6 @@ from benchmark.measures import COLLAPSE, HEADER, MEASURES, Unfinished, measure, 
 GROUPED = ("final", "last_tenth", "area")  # what the Markdown table shows
 KEYS = ("run", "script", "env_id", "head", "seed")
 COUNTS = ("planned", "finished", "failed", "damaged", "unfinished")
-PROVENANCE = ("commit", "machine", "versions")
 SILENT = {*KEYS, *MEASURES, *COLLAPSE, "runs_dir", "num_threads", "save_model"}  # no flags, or only where and how to run
 HEAD_FLAGS = ("etf_head", "head_frame", "head_trainable")  # what `head` says in one word
 
@@ -209,7 +208,7 @@ def write_provenance(records: list[dict], out: Path) -> None:
         groups[record.get("commit") or "unknown", machine, versions].append(record)
     with replacing(out / "provenance.csv") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow([*PROVENANCE, "runs", "restarted", "first_start", "last_start", "hours"])
+        writer.writerow(["commit", "machine", "versions", "runs", "restarted", "first_start", "last_start", "hours"])
         for group, members in sorted(groups.items()):
             starts = sorted(record.get("started") or "" for record in members)
             restarted = sum(record.get("attempts", 1) > 1 for record in members)

@@ -88,6 +88,12 @@ def starts() -> pd.DataFrame:
     return indexed(contrast_comparisons(pd.concat([runs(TABLE), learned]), STARTS))
 
 
+@cache
+def small() -> pd.DataFrame:
+    """The comparisons of the small table and the STARTS, which correct each for themselves."""
+    return pd.concat([comparisons(TABLE), starts()]).sort_index()
+
+
 def counts(folder: str) -> str:
     """How many runs were planned, finished, failed, ..."""
     table = read(f"{folder}/counts.csv")
@@ -98,6 +104,16 @@ def tasks(folder: str) -> list[tuple[str, str]]:
     """Scripts and tasks of the folder, in the order of SCRIPTS and TASKS."""
     there = set(zip(runs(folder)["script"], runs(folder)["task"]))
     return [(script, task) for script in SCRIPTS for task in TASKS if (script, task) in there]
+
+
+def title(script: str, task: str) -> str:
+    """The two as a row's title."""
+    return f"`{script.removesuffix('_acpg')}`, {task}"
+
+
+def over(script: str) -> str:
+    """All tasks of the script in the small table, as `indexed` names them."""
+    return f"{sum(script in (other, 'all scripts') for other, _ in tasks(TABLE))} tasks"
 
 
 def interval(row: pd.Series) -> str:
@@ -117,16 +133,13 @@ def judgement(row: pd.Series) -> str:
 
 def gap(head: str, baseline: str, measure: str, script: str = "all scripts") -> str:
     """The difference of normalised scores over all tasks of the script, with its 95 % interval in brackets."""
-    over = f"{sum(script in (other, 'all scripts') for other, _ in tasks(TABLE))} tasks"
-    table = starts() if "linear-2" in (head, baseline) else comparisons(TABLE)
-    row = table.loc[script, over, measure, head, baseline]
+    row = small().loc[script, over(script), measure, head, baseline]
     return f"{row['difference']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}]"
 
 
 def verdict_counts(head: str, baseline: str, measure: str) -> str:
     """Of how many single tasks the verdict is better, and of how many worse."""
-    table = starts() if "linear-2" in (head, baseline) else comparisons(TABLE)
-    words = [table.loc[script, task, measure, head, baseline]["verdict"] for script, task in tasks(TABLE)]
+    words = [small().loc[script, task, measure, head, baseline]["verdict"] for script, task in tasks(TABLE)]
     return f"better in {words.count('better') or 'none'}, worse in {words.count('worse') or 'none'}"
 
 
@@ -143,7 +156,7 @@ def longer(script: str) -> str:
 
 def dispersion(measure: str) -> str:
     """In how many tasks the frozen ETF varies more over seeds than the learned head, and in how many distinguishably."""
-    table = task_comparisons(runs(TABLE))
+    table = comparisons(TABLE).dropna(subset="equal_spread")
     table = table.assign(test=corrected(table["equal_spread"])).query("head == 'etf' and measure == @measure")
     more, sure = (table["change"].str[0] > 0), table["test"] <= 0.05
     together = f"together p {p_value(sign_p(more.sum(), (~more).sum()))} by the sign test"
@@ -157,19 +170,18 @@ def returns(folder: str) -> str:
     for script, task in tasks(folder):
         members = [groups.get_group((script, task, head)) for head in heads]
         cells = [f"{mean_std(group['final'])}; {mean_std(group['area'])}" for group in members]
-        rows.append([f"`{script.removesuffix('_acpg')}`, {task}", *cells])
+        rows.append([title(script, task), *cells])
     return markdown(["final return; area", *(HEADS[head] for head in heads)], rows)
 
 
-def differences(measure: str, table: pd.DataFrame, pairs: tuple[tuple[str, str], ...]) -> str:
+def differences(measure: str, pairs: tuple[tuple[str, str], ...]) -> str:
     """Pairs of heads by script and task, and over tasks as normalised scores."""
-    lines = [(f"`{script.removesuffix('_acpg')}`, {task}", script, task) for script, task in tasks(TABLE)]
+    lines = [(title(*case), *case) for case in tasks(TABLE)]
     for script in (*SCRIPTS, "all scripts"):
-        over = f"{sum(script in (other, 'all scripts') for other, _ in tasks(TABLE))} tasks"
-        lines.append((f"**{script.removesuffix('_acpg')}, {over}, normalised**", script, over))
+        lines.append((f"**{script.removesuffix('_acpg')}, {over(script)}, normalised**", script, over(script)))
     rows = [
-        [title, *(judgement(table.loc[script, task, measure, head, baseline]) for head, baseline in pairs)]
-        for title, script, task in lines
+        [name, *(judgement(small().loc[script, task, measure, head, baseline]) for head, baseline in pairs)]
+        for name, script, task in lines
     ]
     return markdown([measure, *(f"{HEADS[head]} against {HEADS[baseline]}" for head, baseline in pairs)], rows)
 
@@ -182,9 +194,9 @@ def contrasts() -> str:
     table, rows = comparisons(CONTROLS).loc["ppo_acpg"], []
     pairs = [((head,), ("linear",)) for head in (*FROZEN, *TRAINABLE)]
     for heads, others in [*pairs, *(sides for _, *sides in CONTRASTS)]:
-        title = " against ".join(GROUPS.get(side) or HEADS[side[0]] for side in (heads, others))
+        name = " against ".join(GROUPS.get(side) or HEADS[side[0]] for side in (heads, others))
         cells = [judgement(table.loc[(*column, ", ".join(heads), ", ".join(others))]) for column in columns]
-        rows.append([title, *cells])
+        rows.append([name, *cells])
     titles = [f"{task}, {measure}".replace("2 tasks,", "both, normalised") for task, measure in columns]
     return markdown(["", *titles], rows)
 
@@ -197,8 +209,9 @@ def stops() -> str:
     for script, task in tasks(TABLE):
         row = table.loc[script, task]
         seeds = f"{row['sooner']}, {row['later']}, {row['seeds'] - row['sooner'] - row['later']}"
-        name = f"`{script.removesuffix('_acpg')}`, {task}"
-        rows.append([name, row["baseline_stop"], row["stop"], seeds, p_value(row["p"]), p_value(row["corrected"])])
+        rows.append(
+            [title(script, task), row["baseline_stop"], row["stop"], seeds, p_value(row["p"]), p_value(row["corrected"])]
+        )
     columns = ["stop (steps)", HEADS["linear"], HEADS["etf"], "seeds for which the ETF is sooner, later, equal"]
     return markdown([*columns, "p", "corrected p"], rows)
 
@@ -225,7 +238,8 @@ def hours_table() -> str:
     """`hours` in a table."""
     rows = []
     for row in hours().reset_index().itertuples():
-        name = f"`{row.script.removesuffix('_acpg')}`, {FULL[row.script, row.task][2]}"
-        rows.append([name, row.backbone, f"{row.runs} of {row.steps / 1e6:.0f}M steps"])
+        rows.append(
+            [title(row.script, FULL[row.script, row.task][2]), row.backbone, f"{row.runs} of {row.steps / 1e6:.0f}M steps"]
+        )
         rows[-1] += [f"{row.steps_per_second:.0f}", f"{row.hours_a_run:,.1f}", f"{row.hours:,.0f}"]
     return markdown(["script, tasks", "backbone", "runs", "steps/s", "hours a run", "hours of one core"], rows)

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from benchmark.collate import COUNTS
 from benchmark.thresholds import threshold
 
 RESULTS = Path(__file__).parent / "results"
@@ -51,7 +52,6 @@ MEASURES = {  # of collapse, with their titles
     "head_maximal_angle": "maximal angle of rows",
 }
 
-COUNTED = ("planned", "finished", "failed", "unfinished")
 MADE_BY = {  # directories of results, and the files of benchmark/paper/ that made them
     "table_1_small": "table_1.sh --small",
     "table_1_std_2": "table_1.sh --small",
@@ -91,11 +91,11 @@ def contents() -> str:
     rows = []
     for folder, script in MADE_BY.items():
         if (RESULTS / folder / "counts.csv").exists():
-            counts = [str(count) for count in read(f"{folder}/counts.csv")[[*COUNTED]].sum()]
+            counts = [str(count) for count in read(f"{folder}/counts.csv")[[*COUNTS]].sum()]
         else:  # made before counts were kept
-            counts = ["?", str(len(read(f"{folder}/runs.csv"))), *"??"]
+            counts = ["?", str(len(read(f"{folder}/runs.csv"))), *"???"]
         rows.append([f"[{folder}]({folder})", f"`bash benchmark/paper/{script}`", *counts])
-    return markdown(["directory", "command", *COUNTED], rows)
+    return markdown(["directory", "command", *COUNTS], rows)
 
 
 # RETURNS
