@@ -1,11 +1,34 @@
-"""PPO (Schulman et al. 2017, arXiv 1707.06347); --etf-head freezes its action layer to a simplex ETF (arXiv 2509.02737)."""
+"""Proximal policy optimization (PPO, Schulman et al. 2017, arXiv 1707.06347), discrete actions.
 
+With `--etf-head` the learned action selection layer becomes a frozen simplex equiangular tight
+frame (Action Collapse Policy Gradient, arXiv 2509.02737); all else stays as it is.
+
+    python ppo_acpg.py --env-id CartPole-v1 --etf-head
+
+What to edit in a copy of this file, and what the README says of it under "Copy a script":
+    the action selection layer      make_head
+    the network                     Backbone; Agent for what actor and critic share
+    the objective                   ppo_loss
+    the reward that is learned      collect, where `rewards` is filled
+    the optimizer                   train: all of torch.optim works in place of Adam, on [theta]
+    memory (LSTM)                   Agent, EnvState, collect, Rollout, Batch, make_batch and update
+    a flag                          RunArgs, HeadArgs or AlgorithmArgs; LIMITS has what it may be
+Everything below the line PLUMBING is the same in every script and need not be read.
+"""
+
+import contextlib
+import fcntl
+import io
 import json
 import math
 import os
+import random
+import signal
 import sys
 import time
-from dataclasses import asdict, dataclass, replace
+import traceback
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields, make_dataclass, replace
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -22,61 +45,179 @@ from tqdm import tqdm
 
 
 @dataclass
-class Args:
-    seed: int = 1  # of the environments, the weights, the frame and the sampled actions
-    cuda: bool = False  # train on the GPU (the MLP is faster on the CPU)
-    num_threads: int = 1  # CPU threads of torch (more slow the MLP down)
-    compile: bool = False  # compile the loss: needs a C compiler, pays off after about 100k steps
-    track: bool = False  # log to Weights & Biases too (pip install wandb; WANDB_PROJECT, WANDB_ENTITY, WANDB_MODE apply)
-    runs_dir: str = "runs"  # where the run's own directory is made
-    save_model: bool = False  # write the trained agent to agent.pt in the run's directory
-    checkpoint_every: int = 50  # iterations between checkpoints
-    resume: str | None = None  # go on from this checkpoint.pt, in its directory and with its flags; flags given here override
-    evaluate: str | None = None  # do not train: play the agent of this agent.pt or checkpoint.pt greedily
-    eval_episodes: int = 10  # episodes that --evaluate plays
-    capture_video: bool = False  # with --evaluate: film the episodes (pip install moviepy)
-    collapse_every: int = 10  # iterations between measurements of action collapse
-    collapse_center: Literal["actions", "states"] = "actions"  # centre on the mean of the means, or of all states (paper)
-    # Algorithm (CleanRL's names and defaults)
-    env_id: str = "CartPole-v1"  # any Gymnasium id with discrete actions; `module:Id` imports module first
-    total_timesteps: int = 500_000  # environment steps of the whole run; those that only reset are not counted
-    learning_rate: float = 2.5e-4  # of Adam
-    num_envs: int = 4  # parallel environments
-    num_steps: int = 128  # steps per environment and rollout
-    anneal_lr: bool = True  # anneal the learning rate linearly to zero
-    gamma: float = 0.99  # discount factor
-    gae_lambda: float = 0.95  # lambda of generalized advantage estimation
-    num_minibatches: int = 4  # minibatches per epoch
-    update_epochs: int = 4  # epochs per rollout
-    norm_adv: bool = True  # normalize the advantages of a minibatch
-    clip_coef: float = 0.2  # clip the probability ratio to 1 +- this
-    clip_vloss: bool = True  # clip the change of a value by clip_coef too (bad for values that are large)
-    ent_coef: float = 0.01  # coefficient of the entropy bonus
-    vf_coef: float = 0.5  # coefficient of the value loss
-    max_grad_norm: float = 0.5  # clip the gradient's norm to this
-    epsilon: float = 0.0  # act by (1 - epsilon) softmax + epsilon / K, and learn with that mixture's log-probabilities
-    # Network and head
-    backbone: Literal["auto", "mlp", "cnn"] = "auto"  # auto: cnn for images (3-D observations), mlp for all else
-    hidden_size: int | None = None  # width d of the activations (mlp 64, images below 36 pixels 128, larger 512)
-    feature_activation: Literal["tanh", "linear", "relu"] = "tanh"  # before the head; relu (CleanRL for images) fits no frame
-    feature_norm: float = 0.0  # sqrt(E_H): project the activations onto the ball of this radius (0: unbounded)
-    head_std: float = 0.01  # initial standard deviation (orthogonal gain) of the learned head
-    etf_head: bool = False  # replace the learned head by a frozen simplex ETF
-    etf_scale: float = 2.0  # sqrt(E_W): norm of the frame's rows
-    head_frame: Literal["simplex", "random", "orthogonal"] = "simplex"  # control: another frame of the same norm
-    head_trainable: bool = False  # control: only start at the frame, then learn
+class RunArgs:
+    exp_name: str = Path(__file__).stem
+    """the name of this experiment in the names of its runs"""
+    seed: int = 1
+    """the seed of environments, weights, frame, sampled actions and minibatches"""
+    torch_deterministic: bool = True
+    """let cuDNN use its deterministic algorithms only"""
+    cuda: bool = True
+    """train on the GPU if there is one"""
+    num_threads: int = 1
+    """CPU threads of torch; small networks are slower with more"""
+    compile: bool = False
+    """compile the loss and its gradient; needs a C compiler, and pays off after some 100,000 steps"""
+    track: bool = False
+    """log to Weights & Biases too (pip install wandb)"""
+    wandb_project_name: str = "acpg"
+    """the project of Weights & Biases"""
+    wandb_entity: str | None = None
+    """the entity (team) of Weights & Biases"""
+    runs_dir: str = "runs"
+    """the directory in which the run gets a directory of its own"""
+    checkpoint_every: int = 50
+    """iterations between two checkpoints"""
+    resume: str | None = None
+    """go on from this checkpoint.pt, in its directory and with its flags; flags given here override
+    (environments start new episodes, so that the run is not to the bit what it would have been)"""
+    eval_episodes: int = 10
+    """greedy episodes that are played at the end, in environments of their own (0: none)"""
+    collapse_every: int = 10
+    """iterations between two measurements of action collapse"""
+    collapse_center: Literal["actions", "states"] = "actions"
+    """centre activations on the mean of their means per action, or on that of all states (paper)"""
 
 
-# ALGO LOGIC: the head and the agent
+@dataclass
+class HeadArgs:
+    etf_head: bool = False
+    """replace the learned action selection layer by a frozen simplex ETF"""
+    etf_scale: float = 2.0
+    """sqrt(E_W): the norm of the frame's rows"""
+    head_frame: Literal["simplex", "random", "orthogonal"] = "simplex"
+    """control: another frame with rows of the same norm"""
+    head_trainable: bool = False
+    """control: only start at the frame, then learn"""
+    head_std: float = 0.01
+    """the initial scale (orthogonal gain) of the learned layer, where there is no frame"""
+    feature_norm: float = 0.0
+    """sqrt(E_H): project activations onto the ball of this radius (0: no bound)"""
+    feature_activation: Literal["tanh", "linear", "relu"] = "tanh"
+    """the activation function before the head; relu, CleanRL's for images, fits no frame"""
+    feature_dim: int | None = None
+    """the width d of the activations before the head (None: hidden_size); an actor on images then
+    has a network of its own, which it else shares with the critic"""
+    hidden_size: int | None = None
+    """the width of hidden layers (None: mlp 64, images below 36 pixels 128, larger ones 512)"""
+    backbone: Literal["auto", "mlp", "cnn"] = "auto"
+    """the network; auto takes the cnn for 3-D observations of at least 3x3 pixels, else the mlp"""
+    image_layout: Literal["auto", "channels_first", "channels_last"] = "auto"
+    """the axis of an image's channels; auto takes two equal sides for height and width, else the
+    only outer axis of at most 4 for the channels"""
+
+
+@dataclass
+class AlgorithmArgs:
+    env_id: str = "CartPole-v1"
+    """the environment: a Gymnasium id with discrete actions; `module:Id` imports the module first"""
+    total_timesteps: int = 500_000
+    """environment steps of the whole run; those that only reset an environment do not count"""
+    learning_rate: float = 2.5e-4
+    """the learning rate of Adam"""
+    num_envs: int = 4
+    """the number of parallel environments"""
+    num_steps: int = 128
+    """the steps of each environment in a rollout"""
+    anneal_lr: bool = True
+    """anneal the learning rate linearly to zero"""
+    gamma: float = 0.99
+    """the discount factor"""
+    gae_lambda: float = 0.95
+    """the lambda of generalized advantage estimation"""
+    num_minibatches: int = 4
+    """the number of minibatches in an epoch"""
+    update_epochs: int = 4
+    """the number of epochs in an update"""
+    norm_adv: bool = True
+    """normalize the advantages of each minibatch"""
+    clip_coef: float = 0.2
+    """how far the probability ratio may move away from 1"""
+    clip_vloss: bool = True
+    """clip the change of a value by clip_coef too, which is bad for values that are large"""
+    ent_coef: float = 0.01
+    """the coefficient of the entropy bonus"""
+    vf_coef: float = 0.5
+    """the coefficient of the value loss"""
+    max_grad_norm: float = 0.5
+    """the largest norm of a gradient; larger ones are scaled down to it"""
+    target_kl: float | None = None
+    """end an update after the epoch in which approx_kl exceeds this"""
+    adam_eps: float = 1e-5
+    """the epsilon of Adam"""
+    epsilon: float = 0.0
+    """act by (1 - epsilon) softmax + epsilon / K, and learn with that mixture's log-probabilities"""
+
+
+@dataclass
+class Args(RunArgs, HeadArgs, AlgorithmArgs):
+    """All flags. One that is added here, and not to a group above, works too."""
+
+
+# The least and the largest value of a flag. Flags that do not stand here are free.
+LIMITS: dict[str, tuple[float, float]] = {
+    "seed": (0, 2**32 - 1),
+    "num_threads": (1, 1024),
+    "checkpoint_every": (1, math.inf),
+    "eval_episodes": (0, 10_000),
+    "collapse_every": (1, math.inf),
+    "etf_scale": (1e-3, 1e3),
+    "head_std": (0, 1e3),
+    "feature_norm": (0, 1e6),
+    "feature_dim": (1, 16_384),
+    "hidden_size": (1, 16_384),
+    "total_timesteps": (1, 10**12),
+    "learning_rate": (1e-10, 10),
+    "num_envs": (1, 65_536),
+    "num_steps": (1, 1_000_000),
+    "gamma": (0, 1),
+    "gae_lambda": (0, 1),
+    "num_minibatches": (1, math.inf),
+    "update_epochs": (1, 1000),
+    "clip_coef": (1e-6, 1e6),
+    "ent_coef": (0, 1e3),
+    "vf_coef": (0, 1e3),
+    "max_grad_norm": (1e-6, 1e6),
+    "target_kl": (1e-8, 1e3),
+    "adam_eps": (1e-30, 1),
+    "epsilon": (0, 1),
+}
+
+
+def check_combinations(args: Args, envs: VectorEnv) -> None:
+    """Refuse flags of the algorithm that cannot work together, or not with these environments."""
+    minibatch_size, rest = divmod(args.num_envs * args.num_steps, args.num_minibatches)
+    if rest > 0:
+        fail("num_minibatches", args.num_minibatches, "must divide num_envs * num_steps")
+    if args.norm_adv and minibatch_size < 2:
+        reason = "leaves minibatches of one row, whose advantage is normalized to 0"
+        fail("num_minibatches", args.num_minibatches, reason)
+    observation = (
+        math.prod(envs.single_observation_space.shape) * 4
+    )  # bytes, as the network sees it
+    rollout_size = args.num_envs * args.num_steps * observation
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if rollout_size > memory:
+        reason = f"a rollout takes {rollout_size:.1e} bytes, this machine has {memory:.1e}"
+        fail("num_steps", args.num_steps, reason)
+
+
+# ALGO LOGIC: the head
 def simplex_etf(num_actions: int, feature_dim: int, generator: torch.Generator) -> Tensor:
-    """Randomly rotated simplex equiangular tight frame (num_actions, feature_dim) (arXiv 2509.02737, Eq. 3): rows of norm 1
-    that sum to zero, with pairwise cosine -1/(K-1). Where the paper rotates K centred axes, this rotates a basis of their
-    (K-1)-dimensional span. Raises ValueError if feature_dim < num_actions - 1: there is none."""
+    """A randomly rotated simplex equiangular tight frame (K, d) (arXiv 2509.02737, Eq. 3).
+
+    Its rows have norm 1, sum to zero, and have pairwise cosine -1/(K-1). Where the paper rotates K
+    centred axes, this rotates a basis of the (K-1)-dimensional space that they span.
+    Raises ValueError if feature_dim < num_actions - 1, as there is none.
+    """
     K = num_actions
     if feature_dim < K - 1:
-        raise ValueError(f"a simplex ETF of {K} actions needs feature_dim >= {K - 1}, not {feature_dim}")
-    basis = torch.linalg.qr(torch.cat([torch.ones(K, 1), torch.eye(K, K - 1)], dim=1).double()).Q[:, 1:]
-    rotation = nn.init.orthogonal_(torch.empty(feature_dim, K - 1, dtype=torch.float64), generator=generator)
+        needed = f"a simplex ETF of {K} actions needs feature_dim >= {K - 1}"
+        raise ValueError(f"{needed}, not {feature_dim}")
+    ones_then_axes = torch.cat([torch.ones(K, 1), torch.eye(K, K - 1)], dim=1).double()
+    basis = torch.linalg.qr(ones_then_axes).Q[:, 1:]  # (K, K-1), orthogonal to the ones
+    rotation = torch.empty(feature_dim, K - 1, dtype=torch.float64)
+    nn.init.orthogonal_(rotation, generator=generator)
     return (math.sqrt(K / (K - 1)) * basis @ rotation.T).float()
 
 
@@ -87,20 +228,29 @@ def layer_init(layer: nn.Module, std: float = math.sqrt(2), bias_const: float = 
     return layer
 
 
-def make_head(num_actions: int, feature_dim: int, args) -> nn.Linear:
-    """The action selection layer W h: CleanRL's, learned and with a bias, or a frame with rows of norm `etf_scale`. A frozen
-    frame is a buffer, so that no optimizer sees it. Raises ValueError if feature_dim is too small for the frame."""
+def make_head(num_actions: int, feature_dim: int, args: Args) -> nn.Module:
+    """The action selection layer: a module from activations (batch, d) to logits (batch, K).
+
+    CleanRL's, learned and with a bias, or a frame with rows of norm `etf_scale`. A frozen frame is
+    a buffer, so that no optimizer sees it. The measures of action collapse look at `weight` (K, d).
+    Raises ValueError if feature_dim is too small for the frame.
+    """
     if not args.etf_head:
         return layer_init(nn.Linear(feature_dim, num_actions), std=args.head_std)
-    generator = torch.Generator().manual_seed(2**32 + args.seed)  # no other weights' random numbers
+
+    generator = torch.Generator().manual_seed(2**32 + args.seed)
     if args.head_frame == "simplex":
         frame = simplex_etf(num_actions, feature_dim, generator)
     elif args.head_frame == "random":
-        frame = nn.functional.normalize(torch.randn(num_actions, feature_dim, generator=generator))
+        gaussian = torch.randn(num_actions, feature_dim, generator=generator)
+        frame = nn.functional.normalize(gaussian)
     elif feature_dim >= num_actions:
-        frame = nn.init.orthogonal_(torch.empty(num_actions, feature_dim), generator=generator)
+        frame = torch.empty(num_actions, feature_dim)
+        nn.init.orthogonal_(frame, generator=generator)
     else:
-        raise ValueError(f"{num_actions} orthogonal rows need feature_dim >= {num_actions}, not {feature_dim}")
+        needed = f"{num_actions} orthogonal rows need feature_dim >= {num_actions}"
+        raise ValueError(f"{needed}, not {feature_dim}")
+
     head = nn.Linear(feature_dim, num_actions, bias=False)
     head.weight = nn.Parameter(args.etf_scale * frame)
     if not args.head_trainable:
@@ -109,80 +259,176 @@ def make_head(num_actions: int, feature_dim: int, args) -> nn.Linear:
     return head
 
 
-class Backbone(nn.Module):
-    """Observations (batch, *shape) -> activations h (batch, d). Vectors: CleanRL's MLP. Images below 36 pixels: the network of
-    Young & Tian 2019 (arXiv 1903.03176); larger: of Mnih et al. 2015. An image's channels are its first or last axis."""
+# ALGO LOGIC: the network
+def channel_axis(shape: tuple[int, ...], layout: str) -> int:
+    """The axis of the channels of images of this 3-D `shape`, 0 or 2; see `--image-layout`.
+    Exits with code 2 if the shape does not tell."""
+    first, middle, last = shape
+    if layout != "auto":
+        return 0 if layout == "channels_first" else 2
+    if (middle == last) != (first == middle):
+        return 0 if middle == last else 2
+    if first != last and (first <= 4) != (last <= 4):
+        return 0 if first <= 4 else 2
+    fail("image_layout", layout, f"images of shape {shape} need channels_first or channels_last")
 
-    def __init__(self, shape: tuple[int, ...], cnn: bool, args):
+
+def is_image(shape: tuple[int, ...], args: Args) -> bool:
+    """Whether observations of this shape go to the CNN; see `--backbone`. Exits with code 2 if the
+    CNN is asked for and cannot take them."""
+    if args.backbone == "mlp":
+        return False
+    large_enough = len(shape) == 3 and sorted(shape)[1] >= 3  # for 3x3 pixels in some layout
+    if large_enough:
+        channels = channel_axis(shape, args.image_layout)
+        sides = shape[1:] if channels == 0 else shape[:2]
+        large_enough = min(sides) >= 3
+    if args.backbone == "cnn" and not large_enough:
+        fail("backbone", "cnn", f"needs images of at least 3x3 pixels, not observations {shape}")
+    return large_enough
+
+
+class Backbone(nn.Module):
+    """Observations (batch, *shape) -> activations h (batch, d).
+
+    Vectors: CleanRL's MLP. Images below 36 pixels: the network of Young & Tian 2019 (arXiv
+    1903.03176); larger ones: of Mnih et al. 2015. uint8 is scaled to [0, 1].
+    """
+
+    def __init__(self, shape: tuple[int, ...], cnn: bool, args: Args):
         super().__init__()
-        self.channels_last = cnn and shape[2] < shape[0]
+        self.channels_last = cnn and channel_axis(shape, args.image_layout) == 2
         self.feature_norm = args.feature_norm
         image = (shape[2], shape[0], shape[1]) if self.channels_last else shape
-        small = cnn and min(image[1:]) < 36  # the least that the larger network takes
-        self.feature_dim = args.hidden_size or (64 if not cnn else 128 if small else 512)
         if not cnn:
-            layers = [nn.Flatten(), layer_init(nn.Linear(math.prod(shape), self.feature_dim)), nn.Tanh()]
-        elif small:
-            layers = [layer_init(nn.Conv2d(image[0], 16, 3)), nn.ReLU(), nn.Flatten()]
+            hidden_size = args.hidden_size or 64
+            layers = [
+                nn.Flatten(),
+                layer_init(nn.Linear(math.prod(shape), hidden_size)),
+                nn.Tanh(),
+            ]
+        elif min(image[1:]) < 36:  # the least that the larger network takes
+            hidden_size = args.hidden_size or 128
+            layers = [
+                layer_init(nn.Conv2d(image[0], 16, 3)),
+                nn.ReLU(),
+                nn.Flatten(),
+            ]
         else:
-            layers = [layer_init(nn.Conv2d(image[0], 32, 8, stride=4)), nn.ReLU()]
-            layers += [layer_init(nn.Conv2d(32, 64, 4, stride=2)), nn.ReLU()]
-            layers += [layer_init(nn.Conv2d(64, 64, 3)), nn.ReLU(), nn.Flatten()]
+            hidden_size = args.hidden_size or 512
+            layers = [
+                layer_init(nn.Conv2d(image[0], 32, 8, stride=4)),
+                nn.ReLU(),
+                layer_init(nn.Conv2d(32, 64, 4, stride=2)),
+                nn.ReLU(),
+                layer_init(nn.Conv2d(64, 64, 3)),
+                nn.ReLU(),
+                nn.Flatten(),
+            ]
         width = nn.Sequential(*layers)(torch.zeros(1, *image)).shape[1]
-        activation = {"tanh": nn.Tanh, "linear": nn.Identity, "relu": nn.ReLU}[args.feature_activation]()
-        self.layers = nn.Sequential(*layers, layer_init(nn.Linear(width, self.feature_dim)), activation)
+        self.feature_dim = args.feature_dim or hidden_size
+        activations = {"tanh": nn.Tanh, "linear": nn.Identity, "relu": nn.ReLU}
+        self.layers = nn.Sequential(
+            *layers,
+            layer_init(nn.Linear(width, self.feature_dim)),
+            activations[args.feature_activation](),
+        )
 
     def forward(self, obs: Tensor) -> Tensor:
-        x = obs.float() / 255 if obs.dtype == torch.uint8 else obs.float()
-        features = self.layers(x.movedim(-1, 1) if self.channels_last else x)
+        x = obs.float()
+        if obs.dtype == torch.uint8:
+            x = x / 255
+        if self.channels_last:
+            x = x.movedim(-1, 1)
+        features = self.layers(x)
         if self.feature_norm > 0:
-            features = features * (self.feature_norm / features.norm(dim=-1, keepdim=True).clamp_min(self.feature_norm))
+            norms = features.norm(dim=-1, keepdim=True)
+            features = features * (self.feature_norm / norms.clamp_min(self.feature_norm))
         return features
 
 
 class Agent(nn.Module):
     """Actor and critic: two MLPs, or one CNN under both, as in CleanRL's ppo.py and ppo_atari.py.
-    Observations (batch, *shape) -> activations (batch, d), logits (batch, K), values (batch,)."""
+
+    `agent(obs)` is the policy: what acts in `collect` is what learns in `ppo_loss`.
+    """
 
     def __init__(self, shape: tuple[int, ...], num_actions: int, args: Args):
         super().__init__()
-        cnn = len(shape) == 3 and args.backbone != "mlp"
+        cnn = is_image(shape, args)
+        shared = cnn and args.feature_dim is None
+        plain = replace(args, feature_dim=None, feature_norm=0.0, feature_activation="tanh")
         self.actor = Backbone(shape, cnn, args)
-        self.critic = None if cnn else Backbone(shape, cnn, replace(args, feature_norm=0.0, feature_activation="tanh"))
+        self.critic = None if shared else Backbone(shape, cnn, plain)
+        value_dim = self.actor.feature_dim if shared else self.critic.feature_dim
         self.head = make_head(num_actions, self.actor.feature_dim, args)
-        self.value = layer_init(nn.Linear(self.actor.feature_dim, 1), std=1.0)
+        self.value_layer = layer_init(nn.Linear(value_dim, 1), std=1.0)
 
-    def forward(self, obs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    @property
+    def device(self) -> torch.device:
+        return self.value_layer.weight.device
+
+    def forward(self, obs: Tensor) -> tuple[Tensor, Tensor]:
+        """Observations (batch, *shape) -> activations (batch, d) and logits (batch, K)."""
         features = self.actor(obs)
-        values = self.value(features if self.critic is None else self.critic(obs)).squeeze(-1)
-        return features, self.head(features), values
+        return features, self.head(features)
+
+    def value(self, obs: Tensor, features: Tensor) -> Tensor:
+        """Observations and the activations that `agent(obs)` gives for them -> values (batch,)."""
+        if self.critic is not None:
+            features = self.critic(obs)
+        return self.value_layer(features).squeeze(-1)
 
 
 def behaviour_log_probs(logits: Tensor, epsilon: float) -> Tensor:
-    """Log-probabilities (batch, K) of the policy that acts, (1 - epsilon) softmax + epsilon / K."""
+    """Log-probabilities (batch, K) of the policy that acts, (1 - epsilon) softmax + epsilon / K.
+    The sum is taken of logarithms, so that no epsilon is too small for float32."""
     log_softmax = logits.log_softmax(dim=-1)
-    return torch.log((1 - epsilon) * log_softmax.exp() + epsilon / logits.shape[-1]) if epsilon else log_softmax
+    if epsilon == 0:
+        return log_softmax
+    log_kept = math.log1p(-epsilon) if epsilon < 1 else -math.inf
+    log_uniform = logits.new_full((), math.log(epsilon / logits.shape[-1]))
+    return torch.logaddexp(log_kept + log_softmax, log_uniform)
 
 
 # ALGO LOGIC: the measures of action collapse
 def frame_metrics(prefix: str, vectors: Tensor) -> dict[str, Tensor]:
-    """Distance of K >= 2 vectors (K, d) from a simplex ETF (arXiv 2509.02737, Sec. 3): all 0 at one, NaN if undefined."""
-    norms, K = vectors.norm(dim=1), len(vectors)
-    cosines = (vectors @ vectors.T / norms[:, None] / norms)[*torch.triu_indices(K, K, offset=1)]
-    measures = norms.std(correction=0) / norms.mean(), cosines.std(correction=0), (cosines + 1 / (K - 1)).abs().mean()
-    return {f"{prefix}_{name}": measure for name, measure in zip(("equinorm", "equiangularity", "maximal_angle"), measures)}
+    """The distance of K >= 2 vectors (K, d) from a simplex ETF (arXiv 2509.02737, Sec. 3): three
+    measures that are 0 for one, and NaN where they are undefined."""
+    K = len(vectors)
+    norms = vectors.norm(dim=1)
+    pairs = torch.triu_indices(K, K, offset=1)
+    cosines = (vectors @ vectors.T / norms[:, None] / norms)[*pairs]
+    return {
+        f"{prefix}_equinorm": norms.std(correction=0) / norms.mean(),
+        f"{prefix}_equiangularity": cosines.std(correction=0),
+        f"{prefix}_maximal_angle": (cosines + 1 / (K - 1)).abs().mean(),
+    }
 
 
-def collapse_metrics(features: Tensor, actions: Tensor, weight: Tensor, center: str) -> dict[str, float]:
-    """Action collapse of activations (batch, d) labelled by actions (batch,), and of the head's rows (K, d), in float64.
-    head_*, means_*: `frame_metrics` of the rows, and of the centred mean activations of the K' actions seen. self_duality:
-    distance of the normalized rows and means (Papyan et al. 2020, arXiv 2008.08186). within_variability: Tr(S_W pinv(S_B)) /
-    K', the pseudo-inverse of rank K' - 1. Left out where undefined, or trivial as the angle of two centred means is."""
-    features, weight = features.double(), weight.double()
+def collapse_metrics(
+    features: Tensor, actions: Tensor, weight: Tensor, center: str
+) -> dict[str, float]:
+    """Action collapse of activations (batch, d) that are labelled by actions (batch,), and of the
+    head's rows (K, d), in float64.
+
+    head_*, means_*: `frame_metrics` of the rows, and of the centred mean activations of the K'
+    actions that occur. self_duality: the distance of normalized rows and means (Papyan et al. 2020,
+    arXiv 2008.08186). within_variability: Tr(S_W pinv(S_B)) / K', the pseudo-inverse of rank K'-1.
+    Measures that are undefined are left out, and so are trivial ones, as the angle of two means is.
+    """
+    features = features.double()
+    weight = weight.double()
     counts = torch.bincount(actions, minlength=len(weight))
-    means = torch.zeros_like(weight).index_add(0, actions, features) / counts[:, None].clamp_min(1)
-    centred = means[counts > 0] - (means[counts > 0] if center == "actions" else features).mean(dim=0)
-    metrics = frame_metrics("head", weight) | {"feature_norm": features.norm(dim=1).mean(), "actions_seen": (counts > 0).sum()}
+    sums = torch.zeros_like(weight).index_add(0, actions, features)
+    means = sums / counts[:, None].clamp_min(1)
+    occurring = means[counts > 0]
+    centre = occurring.mean(dim=0) if center == "actions" else features.mean(dim=0)
+    centred = occurring - centre
+    metrics = frame_metrics("head", weight)
+    metrics["feature_norm"] = features.norm(dim=1).mean()
+    metrics["actions_seen"] = (counts > 0).sum()
+
     _, scales, directions = torch.linalg.svd(centred, full_matrices=False)
     rank = int((scales[: len(centred) - 1] > 1e-9 * metrics["feature_norm"]).sum())
     if rank > 0:
@@ -195,300 +441,829 @@ def collapse_metrics(features: Tensor, actions: Tensor, weight: Tensor, center: 
     return {name: value.item() for name, value in metrics.items() if value.isfinite()}
 
 
-# ALGO LOGIC: rollout, advantages, loss and update
+@torch.no_grad()
+def measure_collapse(agent: Agent, batch: "Batch", args: Args) -> dict[str, float]:
+    """`collapse_metrics` of the agent on the observations of a batch, labelled by greedy actions."""
+    if not batch.valid.any():
+        return {}
+    features, logits = agent(batch.obs[batch.valid])
+    greedy = logits.argmax(dim=1)
+    return collapse_metrics(features, greedy, agent.head.weight, args.collapse_center)
+
+
+# ALGO LOGIC: the rollout
 class Rollout(NamedTuple):
-    obs: Tensor  # (num_steps + 1, num_envs, *observation), with the true last observation where an episode ended
+    """Steps of all environments. An episode that ends at row t leaves (next-step autoreset)
+
+    row      obs                     action, reward          ended    valid
+    t        the last but one        as usual                True     True
+    t + 1    the episode's last      ignored, filler         False    False: it only resets
+    t + 2    the next one's first    as usual                ...      True
+
+    so that obs[t + 1] is the true next observation of every valid row, whatever ended there.
+    """
+
+    obs: Tensor  # (num_steps + 1, num_envs, *observation)
+    logits: Tensor  # (num_steps, num_envs, K), by which the actions were drawn
     actions: Tensor  # (num_steps, num_envs), as all that follow
     rewards: Tensor
     terminated: Tensor
     ended: Tensor  # terminated or truncated
-    valid: Tensor  # False where the episode had ended one row before: there the environment only reset
+    valid: Tensor
 
 
-def make_policy(agent: nn.Module, space: gym.spaces.Box, args):
-    """For acting: a function from observations (num_envs, *shape) of `space` to logits (num_envs, K). The default MLP runs in
-    NumPy on the memory of its parameters: a few rows cost less than the calls do, and a call of torch four of NumPy's."""
-    layers = [layer for layer in (*agent.actor.layers, agent.head) if isinstance(layer, nn.Linear)]
-    device, vectors = agent.head.weight.device, len(space.shape) == 1 and space.dtype not in (np.uint8, np.bool_)
-    if device.type != "cpu" or not vectors or args.feature_activation != "tanh" or args.feature_norm:
-        return lambda obs: agent.head(agent.actor(torch.from_numpy(obs).to(device))).numpy(force=True)
-    w1, w2, w3 = (layer.weight.detach().numpy().T for layer in layers)
-    b1, b2, b3 = (0 if layer.bias is None else layer.bias.detach().numpy() for layer in layers)
-    return lambda obs: np.tanh(np.tanh(obs @ w1 + b1) @ w2 + b2) @ w3 + b3
+class Episode(NamedTuple):
+    """An episode that ended in a rollout."""
+
+    steps: int  # valid steps of all environments in the rollout until it ended
+    episode_return: float
+    length: int
+
+
+class EnvState:
+    """Where the environments stand between two rollouts."""
+
+    def __init__(self, obs: np.ndarray):
+        self.obs = obs  # (num_envs, *observation)
+        self.ended = np.zeros(len(obs), np.bool_)  # those that the next step only resets
+        self.returns = np.zeros(len(obs))  # of the episodes under way
+        self.lengths = np.zeros(len(obs), np.int64)
 
 
 @torch.no_grad()
-def collect(envs: VectorEnv, policy, obs, ended, args) -> tuple[Rollout, list[tuple]]:
-    """`num_steps` steps from observations (num_envs, *observation), where `ended` (num_envs,) marks those to be reset next.
-    Actions are sampled by the Gumbel-max trick; with probability epsilon the noise is so strong that logits do not matter.
-    Also returns (valid steps so far, return, length) of each ended episode."""
-    shape, space = (args.num_steps, args.num_envs), envs.single_action_space
-    frames = np.empty((args.num_steps + 1, *obs.shape), obs.dtype if obs.dtype in (np.uint8, np.bool_) else np.float32)
-    actions, rewards = np.empty(shape, np.int64), np.empty(shape, np.float32)
-    terminated, over, valid = np.empty((3, *shape), np.bool_)
-    noise = -torch.empty(*shape, space.n).exponential_().log() * torch.where(torch.rand(*shape, 1) < args.epsilon, 1e9, 1.0)
-    noise, episodes, frames[0] = noise.numpy(), [], obs
+def collect(
+    envs: VectorEnv, agent: Agent, state: EnvState, args: Args
+) -> tuple[Rollout, list[Episode]]:
+    """Take `num_steps` steps in all environments, from `state` on, which is moved along.
+
+    Actions are drawn from `behaviour_log_probs` by the Gumbel-max trick: the largest of logits plus
+    Gumbel noise is distributed as their softmax. Noise is drawn at once, the same for all heads.
+    """
+    shape = (args.num_steps, args.num_envs)
+    num_actions = int(envs.single_action_space.n)
+    keeps_dtype = state.obs.dtype in (np.uint8, np.bool_)
+    obs = np.empty(
+        (args.num_steps + 1, *state.obs.shape), state.obs.dtype if keeps_dtype else np.float32
+    )
+    logits = torch.empty(*shape, num_actions)
+    actions = np.empty(shape, np.int64)
+    rewards = np.empty(shape, np.float32)
+    terminated = np.empty(shape, np.bool_)
+    ended = np.empty(shape, np.bool_)
+    valid = np.empty(shape, np.bool_)
+    episodes = []
+    gumbel_noise = -torch.empty(*shape, num_actions).exponential_().log()
+    # with probability epsilon the noise is so strong that logits do not matter
+    gumbel_noise *= torch.where(torch.rand(*shape, 1) < args.epsilon, 1e9, 1.0)
+
+    obs[0] = state.obs
     for t in range(args.num_steps):
-        valid[t] = ~ended
-        actions[t] = (policy(frames[t]) + noise[t]).argmax(axis=-1)
-        frames[t + 1], rewards[t], terminated[t], truncated, info = envs.step(actions[t] + space.start)
-        over[t] = ended = terminated[t] | truncated
-        for i in np.flatnonzero(ended):
-            episodes.append((valid[: t + 1].sum().item(), info["episode"]["r"][i].item(), info["episode"]["l"][i].item()))
-    return Rollout(*map(torch.from_numpy, (frames, actions, rewards, terminated, over, valid))), episodes
+        valid[t] = ~state.ended
+        logits[t] = agent(torch.from_numpy(obs[t]).to(agent.device))[1]
+        actions[t] = (logits[t] + gumbel_noise[t]).argmax(dim=-1).numpy()
+        step = envs.step(actions[t] + envs.single_action_space.start)
+        obs[t + 1], reward, terminated[t], truncated, _ = step
+        rewards[t] = reward
+        ended[t] = terminated[t] | truncated
+
+        state.returns += np.where(valid[t], reward, 0)
+        state.lengths += valid[t]
+        for i in np.flatnonzero(ended[t]):
+            steps = int(valid[: t + 1].sum())
+            episodes.append(Episode(steps, float(state.returns[i]), int(state.lengths[i])))
+            state.returns[i] = 0
+            state.lengths[i] = 0
+        state.ended = ended[t]
+    state.obs = obs[-1]
+    arrays = (torch.from_numpy(array) for array in (actions, rewards, terminated, ended, valid))
+    return Rollout(torch.from_numpy(obs), logits, *arrays), episodes
 
 
-def gae(rewards, values, terminated, ended, valid, gamma: float, gae_lambda: float) -> Tensor:
-    """Generalized advantage estimation (Schulman et al. 2016, arXiv 1506.02438, Eq. 16) under next-step autoreset.
-    Tensors of (num_steps, num_envs), values one row longer. Truncation bootstraps from the true last observation,
-    termination does not; both stop the recursion. Invalid rows get 0 and reach no other."""
-    deltas = rewards + gamma * torch.where(terminated, 0.0, values[1:]) - values[:-1]
-    deltas, discounts = torch.where(valid, deltas, 0.0), torch.where(valid & ~ended, gamma * gae_lambda, 0.0)
-    advantages, last = torch.empty_like(deltas), torch.zeros_like(deltas[0])
-    for t in reversed(range(len(deltas))):
-        last = advantages[t] = deltas[t] + discounts[t] * last
-    return advantages
+# ALGO LOGIC: advantages, loss and update
+def gae(
+    rewards: Tensor,
+    values: Tensor,
+    terminated: Tensor,
+    ended: Tensor,
+    valid: Tensor,
+    gamma: float,
+    gae_lambda: float,
+) -> Tensor:
+    """Generalized advantage estimation (Schulman et al. 2016, arXiv 1506.02438, Eq. 16).
+
+    Tensors of (num_steps, num_envs), values one row longer. Truncation bootstraps from the true
+    last observation, termination does not; both stop the recursion. Invalid rows get 0 and reach
+    no other.
+    """
+    next_values = torch.where(terminated, 0.0, values[1:])
+    deltas = torch.where(valid, rewards + gamma * next_values - values[:-1], 0.0)
+    discounts = torch.where(valid & ~ended, gamma * gae_lambda, 0.0)
+    advantage = torch.zeros_like(deltas[0])
+    advantages = []
+    for delta, discount in zip(reversed(deltas.unbind()), reversed(discounts.unbind())):
+        advantage = delta + discount * advantage
+        advantages.append(advantage)
+    return torch.stack(advantages[::-1])
 
 
-@torch.inference_mode()
-def make_batch(agent: Agent, rollout: Rollout, args: Args) -> tuple[list[Tensor], Tensor, Tensor]:
-    """What `ppo_loss` takes, flat (rows, ...), and 0 where invalid, so that nothing there can reach a gradient. Also the
-    activations (rows, d) and logits (rows, K), as one pass of the network gives them all."""
-    obs, actions, rewards, terminated, ended, valid = (x.to(agent.value.weight.device) for x in rollout)
-    features, logits, values = agent(obs.flatten(0, 1))
-    features, logits, values = features[: actions.numel()], logits[: actions.numel()], values.view(obs.shape[:2])
-    log_probs = behaviour_log_probs(logits, args.epsilon).gather(1, actions.view(-1, 1)).view_as(actions)
-    advantages = gae(rewards, values, terminated, ended, valid, args.gamma, args.gae_lambda)
-    columns = (obs[:-1], actions, log_probs, values[:-1], advantages, advantages + values[:-1], valid)
-    return [x.flatten(0, 1).masked_fill(~valid.view(-1, *[1] * (x.dim() - 2)), 0) for x in columns], features, logits
+class Batch(NamedTuple):
+    """Rows of a rollout for `ppo_loss`, 0 where invalid, so that nothing there reaches a loss."""
+
+    obs: Tensor  # (rows, *observation)
+    actions: Tensor  # (rows,), as all that follow
+    log_probs: Tensor  # of the actions, by the policy that acted
+    values: Tensor
+    advantages: Tensor
+    returns: Tensor
+    valid: Tensor
 
 
-def ppo_loss(agent, args, obs, actions, old_log_probs, old_values, advantages, returns, valid) -> tuple[Tensor, dict]:
-    """Clipped surrogate, value loss and entropy bonus (arXiv 1707.06347, Eq. 9) over the valid rows of a minibatch:
-    obs is (batch, *observation), all else (batch,). Returns the loss, and its parts for the log."""
+@torch.no_grad()
+def make_batch(agent: Agent, rollout: Rollout, args: Args) -> Batch:
+    """The rows of a rollout with values, advantages and returns, on the agent's device."""
+    rollout = Rollout(*(tensor.to(agent.device) for tensor in rollout))
+    obs = rollout.obs.flatten(0, 1)
+    features, logits = agent(obs)
+    values = agent.value(obs, features).view(rollout.obs.shape[:2])
+    log_probs = behaviour_log_probs(logits.view(*values.shape, -1)[:-1], args.epsilon)
+    log_probs = log_probs.gather(-1, rollout.actions[..., None]).squeeze(-1)
+    advantages = gae(
+        rollout.rewards,
+        values,
+        rollout.terminated,
+        rollout.ended,
+        rollout.valid,
+        args.gamma,
+        args.gae_lambda,
+    )
+    returns = advantages + values[:-1]
+    columns = (log_probs, values[:-1], advantages, returns)
+    log_probs, values, advantages, returns = (
+        torch.where(rollout.valid, column, 0.0).flatten() for column in columns
+    )
+    rows = len(returns)
+    valid = rollout.valid.flatten()
+    obs = obs[:rows].masked_fill(~valid.view(-1, *[1] * (obs.dim() - 1)), 0)
+    actions = rollout.actions.flatten()
+    return Batch(obs, actions, log_probs, values, advantages, returns, valid)
+
+
+def normalize(advantages: Tensor, valid: Tensor) -> Tensor:
+    """Advantages (batch,) less their mean, over their standard deviation, both of the valid rows."""
     count = valid.sum().clamp_min(1)
-    weights = valid / count  # the product with these is the mean over the valid rows
-    _, logits, values = agent(obs)
+    weights = valid / count
+    centred = advantages - advantages @ weights
+    variance = centred.square() @ weights * count / (count - 1).clamp_min(1)
+    return centred / (variance.sqrt() + 1e-8)
+
+
+def ppo_loss(agent: Agent, batch: Batch, args: Args) -> tuple[Tensor, dict[str, Tensor]]:
+    """Clipped surrogate, value loss and entropy bonus (arXiv 1707.06347, Eq. 9) over the valid rows
+    of a minibatch. Returns the loss, and its parts for the log."""
+    weights = batch.valid / batch.valid.sum().clamp_min(
+        1
+    )  # `x @ weights` is the mean of x over the valid rows
+    features, logits = agent(batch.obs)
+    values = agent.value(batch.obs, features)
     log_softmax = logits.log_softmax(dim=-1)
     entropy = -(log_softmax.exp() * log_softmax).sum(dim=-1) @ weights
-    log_ratio = behaviour_log_probs(logits, args.epsilon).gather(1, actions[:, None]).squeeze(1) - old_log_probs
+    log_probs = behaviour_log_probs(logits, args.epsilon)
+    log_probs = log_probs.gather(1, batch.actions[:, None]).squeeze(1)
+    log_ratio = log_probs - batch.log_probs
     ratio = log_ratio.exp()
     clipped_ratio = ratio.clamp(1 - args.clip_coef, 1 + args.clip_coef)
 
+    advantages = batch.advantages
     if args.norm_adv:
-        advantages = advantages - advantages @ weights
-        advantages = advantages / ((advantages.square() @ weights * count / (count - 1).clamp_min(1)).sqrt() + 1e-8)
+        advantages = normalize(advantages, batch.valid)
     policy_loss = -torch.minimum(advantages * ratio, advantages * clipped_ratio) @ weights
 
-    value_errors = (values - returns).square()
+    value_errors = (values - batch.returns).square()
     if args.clip_vloss:
-        clipped_values = old_values + (values - old_values).clamp(-args.clip_coef, args.clip_coef)
-        value_errors = torch.maximum(value_errors, (clipped_values - returns).square())
+        change = (values - batch.values).clamp(-args.clip_coef, args.clip_coef)
+        clipped_errors = (batch.values + change - batch.returns).square()
+        value_errors = torch.maximum(value_errors, clipped_errors)
     value_loss = 0.5 * value_errors @ weights
 
-    parts = {"policy_loss": policy_loss, "value_loss": value_loss, "entropy": entropy}
-    parts |= {"approx_kl": (ratio - 1 - log_ratio) @ weights, "clipfrac": (ratio != clipped_ratio).float() @ weights}
-    return policy_loss - args.ent_coef * entropy + args.vf_coef * value_loss, parts
+    loss = policy_loss - args.ent_coef * entropy + args.vf_coef * value_loss
+    parts = {
+        "policy_loss": policy_loss,
+        "value_loss": value_loss,
+        "entropy": entropy,
+        "old_approx_kl": -log_ratio @ weights,
+        "approx_kl": (ratio - 1 - log_ratio) @ weights,  # http://joschu.net/blog/kl-approx.html
+        "clipfrac": (ratio != clipped_ratio).float() @ weights,
+    }
+    return loss, {name: part.detach() for name, part in parts.items()}
 
 
-def update(agent: Agent, loss_fn, optimizer: torch.optim.Optimizer, columns: list[Tensor], args: Args) -> dict[str, float]:
-    """Epochs of minibatch steps over one batch. Returns the means of the loss's parts and of the gradient's norm."""
-    history, parameters = [], list(agent.parameters())  # a list, as walking the modules is slow
+def update(
+    agent: Agent, loss_fn: Callable, optimizer: torch.optim.Optimizer, batch: Batch, args: Args
+) -> dict[str, float]:
+    """Epochs of minibatch steps over one batch. Returns the means of the loss's parts and of the
+    gradient's norm."""
+    size = len(batch.valid) // args.num_minibatches
+    parameters = list(agent.parameters())  # a list, as walking the modules is slow
+    history = []
     for _ in range(args.update_epochs):
-        order = torch.randperm(len(columns[0])).to(columns[0].device)
-        for minibatch in zip(*(x[order].split(len(order) // args.num_minibatches) for x in columns)):
-            loss, parts = loss_fn(agent, args, *minibatch)
+        order = torch.randperm(len(batch.valid)).to(agent.device)
+        columns = [column[order].split(size) for column in batch]
+        for minibatch in map(Batch, *columns):
+            loss, parts = loss_fn(agent, minibatch, args)
             optimizer.zero_grad()
             loss.backward()
             norm = nn.utils.clip_grad_norm_(parameters, args.max_grad_norm)
             optimizer.step()
-            history.append(torch.stack([*parts.values(), norm]).detach())
-    return dict(zip([*parts, "gradient_norm"], torch.stack(history).mean(dim=0).tolist()))
+            history.append(parts | {"gradient_norm": norm})
+        if args.target_kl is not None and history[-1]["approx_kl"] > args.target_kl:
+            break
+    names = history[0]
+    return {name: torch.stack([row[name] for row in history]).mean().item() for name in names}
 
 
-# PLUMBING: errors, environments, files
+def explained_variance(values: Tensor, returns: Tensor) -> float:
+    """The share (at most 1) of the variance of returns (batch,) that the values explain."""
+    return (1 - (returns - values).var(correction=0) / returns.var(correction=0)).item()
+
+
+def train(args: Args, envs: VectorEnv, agent: Agent, run: "Run") -> None:
+    """PPO: collect a rollout, estimate advantages, update; until all timesteps are taken."""
+    optimizer = torch.optim.Adam(agent.parameters(), eps=args.adam_eps, fused=True)
+    loss_fn = torch.compile(ppo_loss) if args.compile else ppo_loss
+    state = EnvState(run.reset(envs))
+    run.begin(agent, optimizer)
+
+    while run.goes_on():
+        learning_rate = args.learning_rate
+        if args.anneal_lr:
+            learning_rate *= 1 - run.global_step / args.total_timesteps
+        optimizer.param_groups[0]["lr"] = learning_rate
+
+        rollout, episodes = collect(envs, agent, state, args)
+        run.iteration += 1
+        run.check_rollout(rollout)
+        run.log_episodes(episodes)
+        run.global_step += int(rollout.valid.sum())
+
+        batch = make_batch(agent, rollout, args)
+        losses = update(agent, loss_fn, optimizer, batch, args)
+        run.check_losses(losses)
+        valid = batch.valid
+        losses["explained_variance"] = explained_variance(batch.values[valid], batch.returns[valid])
+        run.log("losses", losses)
+        run.log("charts", {"learning_rate": learning_rate})
+        if run.iteration % args.collapse_every == 0 or run.is_done():
+            run.log_collapse(measure_collapse(agent, batch, args))
+        run.end_iteration()
+
+
+# PLUMBING: errors, environments, files. The same text in every script.
+def one_line(text: object) -> str:
+    return " ".join(str(text).split())
+
+
 def fail(flag: str, value: object, reason: object) -> NoReturn:
     """Say in one line which flag's value cannot work, and exit with code 2."""
-    print(f"error: --{flag.replace('_', '-')} {value}: {' '.join(str(reason).split())}", file=sys.stderr)
+    print(f"error: --{flag.replace('_', '-')} {value}: {one_line(reason)}", file=sys.stderr)
     sys.exit(2)
 
 
-def check_args(args) -> None:
-    """Refuse values that cannot work whatever the environment."""
-    for flag, value in asdict(args).items():
-        least = 1 if type(value) is int and flag != "seed" else 0
-        most = 1 if flag in ("epsilon", "gamma", "gae_lambda") else 2**32 if flag == "seed" else math.inf
-        if isinstance(value, int | float) and not (least <= value <= most and math.isfinite(value)):
-            fail(flag, value, f"must be finite and lie in [{least}, {most}]")
-    for flag, wrong, reason in (
-        ("num_minibatches", args.num_envs * args.num_steps % args.num_minibatches, "must divide num_envs * num_steps"),
-        ("track", args.track and not getattr(find_spec("wandb"), "origin", None), "needs wandb: pip install wandb"),
-        ("cuda", args.cuda and not torch.cuda.is_available(), "torch finds no CUDA device"),
-        ("capture_video", args.capture_video and not (args.evaluate and find_spec("moviepy")), "needs --evaluate and moviepy"),
-        ("head_frame", args.head_frame != "simplex" and not args.etf_head, "needs --etf-head"),
-        ("head_trainable", args.head_trainable and not args.etf_head, "needs --etf-head"),
-        ("feature_activation", args.feature_activation == "relu" and args.etf_head, "cannot align with --etf-head"),
-    ):
-        if wrong:
-            fail(flag, getattr(args, flag), reason)
+def parse_args(defaults: Args) -> Args:
+    """The command line. `--help` shows a group of flags for each class that Args is made of."""
+    options, values = {}, []
+    for group in Args.__bases__:
+        title = group.__name__.removesuffix("Args").lower()
+        options[title] = tyro.conf.OmitArgPrefixes[group]
+        values.append(group(**{flag.name: getattr(defaults, flag.name) for flag in fields(group)}))
+    Options = make_dataclass("Options", options.items())
+    description = __doc__.split("\n\n    ")[0]
+    parsed = tyro.cli(Options, default=Options(*values), description=description)
+    return Args(
+        **{flag: value for group in vars(parsed).values() for flag, value in vars(group).items()}
+    )
 
 
-def make_envs(env_id: str, num_envs: int, video_folder: Path | None = None) -> VectorEnv:
-    """Environments with vectors or images (3-D) as observations; others are flattened, discrete ones to one-hot vectors."""
+def read_command_line() -> tuple[Args, dict]:
+    """The flags, and the checkpoint to go on from, if any ({}). The checkpoint's flags are the
+    defaults then, but for those by which a file from elsewhere could do harm."""
+    args = parse_args(Args())
+    if args.resume is None:
+        return args, {}
+    path = args.resume
     try:
-        envs = gym.make_vec(env_id, num_envs=num_envs, **({"render_mode": "rgb_array"} if video_folder else {}))
-        if video_folder:
-            envs = gym.wrappers.vector.RecordVideo(envs, str(video_folder), episode_trigger=lambda n: True)
-    except (gym.error.Error, ImportError, ValueError) as error:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        saved = dict(state["args"])
+        for key in ("agent", "optimizer", "random", "log_sizes", "global_step"):
+            state[key]
+    except Exception as error:  # a damaged file can raise anything
+        fail("resume", path, f"cannot be read as a checkpoint ({type(error).__name__}: {error})")
+
+    known = {field.name for field in fields(Args)}
+    if unknown := saved.keys() - known:
+        print(f"--resume {path}: has no use for its flags {', '.join(sorted(unknown))}")
+    never = {field for field in saved if field in ("resume", "track") or field.startswith("wandb")}
+    if ":" in saved["env_id"]:
+        never.add("env_id")  # importing its module would run code
+    taken = {flag: value for flag, value in saved.items() if flag in known - never}
+    args = parse_args(Args(**taken))
+    for flag in ("env_id", *(field.name for field in fields(HeadArgs))):
+        if flag in saved and getattr(args, flag) != saved[flag]:
+            reason = f"but {path} was trained with {saved[flag]}"
+            if flag == "env_id" and ":" in saved[flag]:
+                reason += "; its module is imported only if you repeat that --env-id"
+            fail(flag, getattr(args, flag), reason)
+    if args.total_timesteps < min(state["global_step"], saved["total_timesteps"]):
+        reason = f"but the checkpoint is at step {state['global_step']}"
+        fail("total_timesteps", args.total_timesteps, reason)
+    return args, state
+
+
+def check_flags(args: Args) -> None:
+    """Refuse flags that cannot work whatever the environment and the algorithm."""
+    for flag, (least, most) in LIMITS.items():
+        value = getattr(args, flag)
+        if value is not None and not least <= value <= most:
+            fail(flag, value, f"must lie in [{least}, {most}]")
+    if 0 < args.feature_norm < 1e-3:
+        fail("feature_norm", args.feature_norm, "must be 0 or at least 0.001")
+    if args.head_frame != "simplex" and not args.etf_head:
+        fail("head_frame", args.head_frame, "needs --etf-head")
+    if args.head_trainable and not args.etf_head:
+        fail("head_trainable", args.head_trainable, "needs --etf-head")
+    if args.feature_activation == "relu" and args.etf_head:
+        fail("feature_activation", args.feature_activation, "cannot align with --etf-head")
+    if args.track and getattr(find_spec("wandb"), "origin", None) is None:
+        fail("track", args.track, "needs wandb: pip install wandb")
+
+
+def seed_everything(args: Args) -> None:
+    """Seed all generators of this process. Environments have `environment_seed`."""
+    random.seed(args.seed)
+    np.random.seed(args.seed)
+    torch.manual_seed(args.seed)
+    torch.backends.cudnn.deterministic = args.torch_deterministic
+
+
+def random_state() -> dict:
+    """The states of all generators of this process, as a checkpoint can hold them."""
+    name, keys, *rest = np.random.get_state()
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    return {
+        "python": random.getstate(),
+        "numpy": (name, keys.tolist(), *rest),
+        "torch": torch.get_rng_state(),
+        "cuda": cuda,
+    }
+
+
+def set_random_state(state: dict) -> None:
+    """Set what `random_state` returned."""
+    random.setstate(state["python"])
+    np.random.set_state(state["numpy"])
+    torch.set_rng_state(state["torch"])
+    if len(state["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(state["cuda"])
+
+
+def environment_seed(seed: int, global_step: int = 0) -> int:
+    """The seed of a run's first environment, in the range of every back-end; the others count on
+    from it. Two seeds have no environment in common; evaluations have negative ones."""
+    return (1_000_003 * seed + global_step) % 2**31
+
+
+class EnvironmentFailed(Exception):
+    """An environment raised, exited, or returned what it should not."""
+
+
+class Environments(gym.vector.VectorWrapper):
+    """Environments whose own errors say, below their traceback, whose they are."""
+
+    def __init__(self, envs: VectorEnv, env_id: str):
+        super().__init__(envs)
+        self.env_id = env_id
+        self.shapes = (envs.observation_space.shape, (envs.num_envs,), (envs.num_envs,))
+
+    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple:
+        try:
+            obs, info = self.env.reset(seed=seed, options=options)
+        except (Exception, SystemExit) as error:
+            raise self.failure("reset", error) from error
+        return obs, info
+
+    def step(self, actions: np.ndarray) -> tuple:
+        try:
+            obs, rewards, terminated, truncated, info = self.env.step(actions)
+            shapes = (np.shape(obs), np.shape(rewards), np.shape(terminated))
+            if shapes != self.shapes:
+                raise ValueError(f"results of shapes {shapes}, not {self.shapes}")
+        except (Exception, SystemExit) as error:
+            raise self.failure("step", error) from error
+        return obs, rewards, terminated, truncated, info
+
+    def failure(self, method: str, error: BaseException) -> EnvironmentFailed:
+        reason = one_line(f"{type(error).__name__}: {error}")
+        return EnvironmentFailed(f"--env-id {self.env_id}: its {method}() ended with {reason}")
+
+
+def uint8_scale(space: gym.Space) -> np.ndarray:
+    """A factor for each number of the flattened space: 1/255 for images, else 1."""
+    if isinstance(space, gym.spaces.Dict):
+        return np.concatenate([uint8_scale(part) for part in space.spaces.values()])
+    if isinstance(space, gym.spaces.Tuple):
+        return np.concatenate([uint8_scale(part) for part in space.spaces])
+    factor = 1 / 255 if space.dtype == np.uint8 else 1
+    return np.full(gym.spaces.flatdim(space), factor, np.float32)
+
+
+def flatten_observations(envs: VectorEnv) -> VectorEnv:
+    """Observations as vectors; where images stand beside other numbers, scaled to [0, 1]."""
+    scale = uint8_scale(envs.single_observation_space)
+    envs = gym.wrappers.vector.FlattenObservation(envs)
+    if envs.single_observation_space.dtype == np.uint8 or scale.min() == 1:
+        return envs  # uint8 is the network's to scale
+    space = gym.spaces.Box(-np.inf, np.inf, scale.shape, np.float32)
+    transform = gym.wrappers.vector.TransformObservation
+    return transform(envs, lambda obs: obs * scale, single_observation_space=space)
+
+
+def make_envs(env_id: str, num_envs: int, render_mode: str | None = None) -> VectorEnv:
+    """Environments with vectors or images (3-D) as observations; others are flattened, discrete
+    ones to one-hot vectors. Exits with code 2 if it can't have any."""
+    kwargs = {"render_mode": render_mode} if render_mode else {}
+    try:
+        envs = gym.make_vec(env_id, num_envs=num_envs, **kwargs)
+    except gym.error.Error as error:
         fail("env_id", env_id, error)
-    actions, observations = envs.single_action_space, envs.single_observation_space
-    if envs.metadata.get("autoreset_mode") != AutoresetMode.NEXT_STEP:
-        fail("env_id", env_id, f"resets by {envs.metadata.get('autoreset_mode')}, not NEXT_STEP")
+    except ModuleNotFoundError as error:
+        fail("env_id", env_id, error)
+    except Exception as error:
+        traceback.print_exc()  # for the environment's author
+        fail("env_id", env_id, f"cannot be made: {type(error).__name__}: {error}")
+
+    if type(envs.unwrapped).__module__.startswith("ale_py"):  # it clips rewards
+        fail("env_id", env_id, "Atari games are for ppo_atari_acpg.py")
+    observations = envs.single_observation_space
+    actions = envs.single_action_space
+    autoreset = envs.metadata.get("autoreset_mode")
+    if autoreset != AutoresetMode.NEXT_STEP:
+        fail("env_id", env_id, f"resets by {autoreset}, not NEXT_STEP")
     if not isinstance(actions, gym.spaces.Discrete) or actions.n < 2:
-        fail("env_id", env_id, f"has the action space {actions}, not a Discrete one with at least 2 actions")
+        reason = f"has the action space {actions}, not a Discrete one with at least 2 actions"
+        fail("env_id", env_id, reason)
     if not observations.is_np_flattenable:
         fail("env_id", env_id, f"has observations without a fixed size, {observations}")
     if not isinstance(observations, gym.spaces.Box) or len(observations.shape) not in (1, 3):
-        envs = gym.wrappers.vector.FlattenObservation(envs)
-    return gym.wrappers.vector.RecordEpisodeStatistics(envs)
+        envs = flatten_observations(envs)
+    return Environments(envs, env_id)
+
+
+def make_agent(envs: VectorEnv, args: Args) -> Agent:
+    """The agent for these environments, on its device."""
+    shape = envs.single_observation_space.shape
+    width_flag = "hidden_size" if args.feature_dim is None else "feature_dim"
+    try:
+        agent = Agent(shape, int(envs.single_action_space.n), args)
+        return agent.to("cuda" if args.cuda and torch.cuda.is_available() else "cpu")
+    except ValueError as error:  # no frame of this size
+        fail(width_flag, getattr(args, width_flag), error)
+    except (MemoryError, RuntimeError) as error:  # torch's: can't allocate memory
+        fail("hidden_size", args.hidden_size, error)
 
 
 def save(path: Path, state: dict) -> None:
-    """Write beside `path`, then rename: a kill or a full disk leaves the old file whole."""
-    with open(path.with_suffix(".tmp"), "wb", buffering=0) as file:
-        torch.save(state, file)
-        os.fsync(file.fileno())
-    os.replace(path.with_suffix(".tmp"), path)
+    """torch.save, so that a kill or a full disk leaves the old file whole. Raises OSError."""
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    write(path, buffer.getvalue())
 
 
-def load(flag: str, path: str) -> dict:
-    """What this script saved at `path`."""
+def write(path: Path, data: bytes) -> None:
+    """Write beside `path`, then rename. Raises OSError."""
+    temporary = path.with_name(f"{path.name}.tmp")
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        script, keys, _ = state["script"], state["args"].keys(), state["optimizer" if flag == "resume" else "agent"]
-    except Exception as error:  # a damaged file can raise anything
-        fail(flag, path, f"cannot be read as a checkpoint ({type(error).__name__}: {error})".split("\n")[0])
-    if script != Path(__file__).stem or keys != asdict(Args()).keys():
-        fail(flag, path, f"was written by {script}.py, or by another version of it")
-    return state
+        with open(temporary, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
-@torch.inference_mode()
-def evaluate(envs: VectorEnv, policy, episodes: int, seed: int) -> list[float]:
-    """Greedy returns, one of each environment per reset, as else short episodes would prevail; endless ones are cut off."""
-    returns = []
-    while len(returns) < episodes:
-        obs, _ = envs.reset(seed=seed + len(returns))
-        totals, running, steps = np.zeros(envs.num_envs), np.ones(envs.num_envs, dtype=bool), 0
-        while running.any() and (steps := steps + 1) <= 27_000:
-            obs, rewards, terminated, truncated, _ = envs.step(policy(obs).argmax(axis=-1) + envs.single_action_space.start)
-            totals += np.where(running, rewards, 0)
+@torch.no_grad()
+def evaluate(envs: VectorEnv, agent: Agent, episodes: int, seed: int) -> list[tuple[float, int]]:
+    """Return and length of greedy episodes: the first of each environment after a reset, as else
+    short ones would prevail. Endless ones are cut off after 27,000 steps."""
+    results = []
+    while len(results) < episodes:
+        obs, _ = envs.reset(seed=environment_seed(-1 - seed, len(results)))
+        returns = np.zeros(envs.num_envs)
+        lengths = np.zeros(envs.num_envs, np.int64)
+        running = np.ones(envs.num_envs, np.bool_)
+        while running.any() and lengths.max() < 27_000:
+            logits = agent(torch.from_numpy(obs).to(agent.device))[1]
+            actions = logits.argmax(dim=-1).cpu().numpy() + envs.single_action_space.start
+            obs, rewards, terminated, truncated, _ = envs.step(actions)
+            returns += np.where(running, rewards, 0)
+            lengths += running
             running &= ~(terminated | truncated)
-        returns.extend(totals)
-    return returns
+        results.extend(zip(returns.tolist(), lengths.tolist()))
+    return results[:episodes]
 
 
-def train(args: Args, envs: VectorEnv, agent: Agent, state: dict) -> None:
-    """Train in a new directory, or on from a checkpoint's `state` in its own."""
-    optimizer = torch.optim.Adam(agent.parameters(), eps=1e-5, fused=True)
-    loss_fn = torch.compile(ppo_loss) if args.compile else ppo_loss
-    iteration, global_step, start = state["iteration"], state["global_step"], time.time() - state["seconds"]
-    policy = make_policy(agent, envs.single_observation_space, args)
-    obs, _ = envs.reset(seed=(1_000_003 * args.seed + global_step) % 2**31)  # no environment shared with the next seed
-    ended = np.zeros(args.num_envs, dtype=bool)
-    if args.resume:
-        optimizer.load_state_dict(state["optimizer"])
-        torch.set_rng_state(state["rng"])
-    state |= {"script": Path(__file__).stem, "args": asdict(args) | {"resume": None}}
-    head = args.head_frame.replace("simplex", "etf") + "-trainable" * args.head_trainable if args.etf_head else "linear"
-    name = f"{args.env_id}__{state['script']}__{head}__{args.seed}__{time.time():.3f}"
-    run = Path(args.resume).parent if args.resume else Path(args.runs_dir, name.replace("/", "-").replace(":", "-"))
-    run.mkdir(parents=True, exist_ok=bool(args.resume))
-    checkpoint = run / "checkpoint.pt"
-    (run / "args.json").write_text(json.dumps(state["args"], indent=2))
-    if args.track:
-        import_module("wandb").init(id=run.name, name=run.name, resume="allow", config=state["args"], sync_tensorboard=True)
-    for log in run.glob("e*"):  # episodes.csv and TensorBoard's events: what came after the checkpoint goes
-        os.truncate(log, state["log_sizes"].get(log.name, 0))
-    writer, recent, episodes_file = SummaryWriter(run), state["recent"], open(run / "episodes.csv", "a", 1)
-    episodes_file.write("" if episodes_file.tell() else "global_step,return,length,seconds\n")
-    bar, next_line = tqdm(total=args.total_timesteps, initial=global_step, disable=not sys.stdout.isatty()), 0.0
+class Run:
+    """A run's directory, logs, checkpoints and progress. Nothing is written before `begin`."""
 
-    while global_step < args.total_timesteps:
-        iteration += 1
-        lr = optimizer.param_groups[0]["lr"] = args.learning_rate * (1 - args.anneal_lr * global_step / args.total_timesteps)
-        rollout, episodes = collect(envs, policy, obs, ended, args)
-        obs, ended = rollout.obs[-1].numpy(), rollout.ended[-1].numpy()
+    def __init__(self, args: Args, checkpoint: dict):
+        self.args = args
+        self.resumed = checkpoint
+        self.path = Path(args.resume).parent if args.resume else None
+        self.iteration = checkpoint.get("iteration", 0)
+        self.global_step = checkpoint.get("global_step", 0)
+        self.recent = checkpoint.get("recent", [])  # returns of the last 100 episodes
+        self.collapse = checkpoint.get("collapse", [])  # all measurements
+        self.episodes = []  # that ended in this iteration
+        self.start = time.monotonic() - checkpoint.get("seconds", 0.0)
+        self.next_line = 0.0  # the seconds at which progress is printed again
+        self.training = False
+        self.signal = 0  # that asked the run to stop
+        self.has_skipped = False  # minibatches, and said so
+        self.bar = None
+
+    def reset(self, envs: VectorEnv) -> np.ndarray:
+        """The environments' first observations."""
+        obs, _ = envs.reset(seed=environment_seed(self.args.seed, self.global_step))
+        return obs
+
+    def begin(self, agent: Agent, optimizer) -> None:
+        """Restore the checkpoint, if there is one, and open the logs."""
+        self.agent = agent
+        self.optimizer = optimizer
+        if self.resumed:
+            try:
+                agent.load_state_dict(self.resumed["agent"])
+                optimizer.load_state_dict(self.resumed["optimizer"])
+                set_random_state(self.resumed["random"])
+            except (RuntimeError, ValueError, KeyError, TypeError) as error:
+                fail("resume", self.args.resume, f"does not fit this script: {error}")
+            self.check_logs()
+        else:
+            self.make_directory()
+        self.open_logs()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self.on_signal)
+        self.training = True
+
+    def flags(self) -> dict:
+        return asdict(self.args) | {"resume": None}
+
+    def make_directory(self) -> None:
+        """Make a directory that no other run has."""
+        head = "linear"
+        if self.args.etf_head:
+            head = self.args.head_frame.replace("simplex", "etf")
+        if self.args.head_trainable:
+            head += "-trainable"
+        while self.path is None:
+            parts = (
+                self.args.env_id,
+                self.args.exp_name,
+                head,
+                self.args.seed,
+                f"{time.time():.3f}",
+            )
+            name = "__".join(map(str, parts)).replace("/", "-").replace(":", "-")
+            try:
+                Path(self.args.runs_dir, name).mkdir(parents=True)
+                self.path = Path(self.args.runs_dir, name)
+            except FileExistsError:
+                time.sleep(0.001)  # another run began in the same millisecond
+            except OSError as error:
+                fail("runs_dir", self.args.runs_dir, error)
+
+    def logs(self) -> list[Path]:
+        """The files that grow while the run trains."""
+        files = [self.path / "episodes.csv", *sorted(self.path.glob("events.out.tfevents.*"))]
+        return [file for file in files if file.is_file()]
+
+    def check_logs(self) -> None:
+        """Refuse to go on where a log lacks what the checkpoint counts. None at all is fine."""
+        sizes = {log.name: log.stat().st_size for log in self.logs()}
+        for name, counted in self.resumed["log_sizes"].items():
+            if sizes and sizes.get(name, 0) < counted:
+                reason = (
+                    f"{name} has {sizes.get(name, 0)} bytes, but had {counted} at the checkpoint"
+                )
+                fail("resume", self.args.resume, reason)
+
+    def open_logs(self) -> None:
+        """Open the logs, cut back to the checkpoint. The lock on episodes.csv is held to the end."""
+        self.episodes_csv = open(self.path / "episodes.csv", "a", buffering=1)
+        try:
+            fcntl.flock(self.episodes_csv, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            fail("resume", self.args.resume, "this run is being trained by another process")
+        for log in self.logs():
+            os.truncate(log, self.resumed.get("log_sizes", {}).get(log.name, 0))
+        if self.episodes_csv.tell() == 0:
+            self.episodes_csv.write("global_step,return,length,seconds\n")
+        write(self.path / "args.json", json.dumps(self.flags(), indent=2).encode())
+        if self.args.track:
+            import_module("wandb").init(
+                project=self.args.wandb_project_name,
+                entity=self.args.wandb_entity,
+                id=self.path.name,
+                name=self.path.name,
+                resume="allow",
+                config=self.flags(),
+                sync_tensorboard=True,
+            )
+        self.writer = SummaryWriter(self.path)
+        rows = [f"|{flag}|{value}|" for flag, value in self.flags().items()]
+        self.writer.add_text("hyperparameters", "\n".join(["|flag|value|", "|-|-|", *rows]))
+        total = self.args.total_timesteps
+        quiet = not sys.stdout.isatty()
+        self.bar = tqdm(total=total, initial=min(self.global_step, total), disable=quiet)
+        self.say(f"training on {self.agent.device}, logs in {self.path}")
+
+    def say(self, line: str) -> None:
+        """Print a line without tearing the progress bar."""
+        tqdm.write(line)
+        sys.stdout.flush()
+
+    def on_signal(self, number: int, frame: object) -> None:
+        """Let the iteration end, which saves. A second time, or after training, stop at once."""
+        at_once = self.signal or not self.training
+        self.signal = number
+        if at_once:
+            raise KeyboardInterrupt
+
+    def is_done(self) -> bool:
+        return self.global_step >= self.args.total_timesteps
+
+    def goes_on(self) -> bool:
+        return not self.is_done() and not self.signal
+
+    def give_up(self, reason: str) -> NoReturn:
+        """End a run whose numbers are broken."""
+        checkpoint = self.path / "checkpoint.pt"
+        last = checkpoint if checkpoint.exists() else None
+        sys.exit(f"iteration {self.iteration}: {reason}; last good checkpoint: {last}")
+
+    def check_rollout(self, rollout: "Rollout") -> None:
+        """Give up if an observation or a reward that is learned from is not finite."""
+        used = torch.cat([rollout.valid[:1], ~rollout.terminated])  # what follows those is not used
+        for name, values, rows in (
+            ("observation", rollout.obs, used),
+            ("reward", rollout.rewards, rollout.valid),
+        ):
+            broken = ~values.isfinite() & rows.view(*rows.shape, *[1] * (values.dim() - 2))
+            if broken.any():
+                first = broken.nonzero()[0].tolist()
+                where = f"step {first[0]} of environment {first[1]}"
+                self.give_up(f"the {name} at {where} is {values[tuple(first)].item()}")
+
+    def check_losses(self, losses: dict[str, float]) -> None:
+        """Give up if a loss or a gradient is not finite; say if minibatches were skipped."""
+        broken = [
+            f"{name} is {value}" for name, value in losses.items() if not math.isfinite(value)
+        ]
+        if broken:
+            self.give_up(", ".join(broken))
+        skipped = losses.get("skipped_minibatches", 0)
+        if skipped and not self.has_skipped:
+            self.say(
+                f"iteration {self.iteration}: {skipped} minibatches with too few valid rows moved nothing"
+            )
+            self.has_skipped = True
+
+    def log(self, group: str, scalars: dict[str, float]) -> None:
+        """Log scalars to TensorBoard; those that are undefined (NaN) are left out."""
+        for name, value in scalars.items():
+            if math.isfinite(value):
+                self.writer.add_scalar(f"{group}/{name}", value, self.global_step)
+
+    def log_collapse(self, metrics: dict[str, float]) -> None:
+        """Log measures of collapse, and keep them in the checkpoint, where the benchmark looks."""
+        self.collapse.append({"global_step": self.global_step} | metrics)
+        self.log("collapse", metrics)
+
+    def log_episodes(self, episodes: list) -> None:
+        """Write the episodes of a rollout that began at `global_step` to episodes.csv."""
+        seconds = time.monotonic() - self.start
         for steps, episode_return, length in episodes:
-            episodes_file.write(f"{global_step + steps},{episode_return},{length},{time.time() - start:.2f}\n")
-        recent = (recent + [episode_return for _, episode_return, _ in episodes])[-100:]
-        global_step += int(rollout.valid.sum())
-        last = global_step >= args.total_timesteps
+            line = f"{self.global_step + steps},{episode_return},{length},{seconds:.2f}\n"
+            self.episodes_csv.write(line)
+        self.episodes = episodes
+        returns = [episode.episode_return for episode in episodes]
+        self.recent = (self.recent + returns)[-100:]
 
-        columns, features, logits = make_batch(agent, rollout, args)
-        metrics, valid = {}, columns[-1]
-        if iteration % args.collapse_every == 0 or last:
-            metrics = collapse_metrics(features[valid], logits[valid].argmax(dim=1), agent.head.weight, args.collapse_center)
-            state["collapse"].append({"global_step": global_step} | metrics)
-        losses = update(agent, loss_fn, optimizer, columns, args)
-        if broken := ", ".join(f"{name} is {value}" for name, value in losses.items() if not math.isfinite(value)):
-            sys.exit(f"iteration {iteration}: {broken}; last good checkpoint: {checkpoint if checkpoint.exists() else None}")
+    def end_iteration(self) -> None:
+        """Log what every iteration logs, save where it is time to, and show progress."""
+        seconds = time.monotonic() - self.start
+        speed = self.global_step / seconds
+        self.log("charts", {"SPS": speed})
+        if self.episodes:
+            _, episode_return, length = np.mean(self.episodes, axis=0)
+            self.log("charts", {"episodic_return": episode_return, "episodic_length": length})
+        if self.iteration % self.args.checkpoint_every == 0 or not self.goes_on():
+            self.save()
 
-        seconds = time.time() - start
-        scalars = {"charts/learning_rate": lr, "charts/SPS": global_step / seconds}
-        if episodes:
-            _, scalars["charts/episodic_return"], scalars["charts/episodic_length"] = np.mean(episodes, axis=0)
-        scalars |= {f"losses/{key}": value for key, value in losses.items()}
-        scalars |= {f"collapse/{key}": value for key, value in metrics.items()}
-        for tag, value in scalars.items():
-            writer.add_scalar(tag, value, global_step)
-        if iteration % args.checkpoint_every == 0 or last:
-            writer.flush()
-            state |= {"agent": agent.state_dict(), "optimizer": optimizer.state_dict(), "rng": torch.get_rng_state()}
-            state |= {"iteration": iteration, "global_step": global_step, "seconds": seconds, "recent": recent}
-            save(checkpoint, state | {"log_sizes": {log.name: log.stat().st_size for log in run.glob("e*")}})
-        status = f"return {np.mean(recent or math.nan):.1f} (last {len(recent)} episodes), {global_step / seconds:.0f} steps/s"
-        bar.set_postfix_str(status, refresh=False)
-        bar.update(min(global_step, args.total_timesteps) - bar.n)
-        if bar.disable and (seconds > next_line or last):
-            print(f"step {global_step}/{args.total_timesteps}: {status}", flush=True)
-            next_line = seconds + 5
+        recent = np.mean(self.recent) if self.recent else math.nan
+        status = f"return {recent:.1f} (last {len(self.recent)} episodes), {speed:.0f} steps/s"
+        total = self.args.total_timesteps
+        self.bar.set_postfix_str(status, refresh=False)
+        self.bar.update(min(self.global_step, total) - self.bar.n)
+        if self.bar.disable and (seconds > self.next_line or self.is_done()):
+            self.say(f"step {self.global_step}/{total}: {status}")
+            self.next_line = seconds + 5
 
-    bar.close()
-    writer.close()
-    if args.save_model:
-        save(run / "agent.pt", {key: state[key] for key in ("script", "args", "agent")})
-    print(run)
+    def save(self) -> None:
+        """Write checkpoint.pt, after the logs that it counts have reached the disk."""
+        self.writer.flush()
+        for log in self.logs():
+            with open(log) as file:
+                os.fsync(file.fileno())
+        state = {
+            "script": Path(__file__).stem,
+            "args": self.flags(),
+            "agent": self.agent.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "random": random_state(),
+            "iteration": self.iteration,
+            "global_step": self.global_step,
+            "seconds": time.monotonic() - self.start,
+            "recent": self.recent,
+            "collapse": self.collapse,
+            "log_sizes": {log.name: log.stat().st_size for log in self.logs()},
+        }
+        save(self.path / "checkpoint.pt", state)
+
+    def finish(self) -> None:
+        """What comes after the last update: the agent alone, and greedy episodes."""
+        self.training = False
+        if self.signal:
+            raise KeyboardInterrupt
+        count = self.args.eval_episodes
+        if count > 0:
+            envs = make_envs(self.args.env_id, min(count, 10))
+            results = evaluate(envs, self.agent, count, self.args.seed)
+            envs.close()
+            lines = [f"{k},{value},{length}\n" for k, (value, length) in enumerate(results, 1)]
+            write(
+                self.path / "evaluation.csv", "".join(["episode,return,length\n", *lines]).encode()
+            )
+            returns, lengths = np.transpose(results)
+            self.log("eval", {"episodic_return": returns.mean(), "episodic_length": lengths.mean()})
+            self.say(f"{count} greedy episodes: return {returns.mean():.1f} ± {returns.std():.1f}")
+        self.say(str(self.path))
+
+    def close(self) -> None:
+        """Close the logs and let signals be what they were."""
+        if self.bar is not None:
+            self.bar.close()
+            self.writer.close()
+            self.episodes_csv.close()
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+    def stop(self) -> NoReturn:
+        """After Ctrl-C or SIGTERM: say how to go on, and exit with the code that shells expect."""
+        checkpoint = self.path and self.path / "checkpoint.pt"
+        how = "nothing to go on from"
+        if checkpoint and checkpoint.exists():
+            how = f"go on with: python {sys.argv[0]} --resume {checkpoint}"
+            if ":" in self.args.env_id:
+                how += f" --env-id {self.args.env_id}"
+        print(f"stopped at step {self.global_step}; {how}", file=sys.stderr)
+        sys.exit(128 + (self.signal or signal.SIGINT))
 
 
 def main() -> None:
-    args, state = tyro.cli(Args), dict(iteration=0, global_step=0, seconds=0.0, recent=[], collapse=[], log_sizes={})
-    if path := args.evaluate or args.resume:
-        state = load("evaluate" if args.evaluate else "resume", path)
-        args = tyro.cli(Args, default=Args(**state["args"]))
-        head = ("etf_head", "etf_scale", "head_frame", "head_trainable", "feature_norm", "feature_activation")
-        for flag in ("env_id", "backbone", "hidden_size", "baseline", *head):
-            if getattr(args, flag, None) != state["args"].get(flag):
-                fail(flag, getattr(args, flag), f"but {path} was trained with {state['args'][flag]}")
-    check_args(args)
+    args, checkpoint = read_command_line()
+    check_flags(args)
     torch.set_num_threads(args.num_threads)
-    torch.manual_seed(args.seed)
-    num_envs = 1 if args.capture_video else args.eval_episodes if args.evaluate else args.num_envs
-    envs = make_envs(args.env_id, num_envs, Path(path).parent / "videos" if args.capture_video else None)
-    if args.backbone == "cnn" and len(envs.single_observation_space.shape) != 3:
-        fail("backbone", "cnn", f"needs images, but {args.env_id} shows {envs.single_observation_space}")
+    seed_everything(args)
+    envs = make_envs(args.env_id, args.num_envs)
+    check_combinations(args, envs)
+    agent = make_agent(envs, args)
+    run = Run(args, checkpoint)
     try:
-        agent = Agent(envs.single_observation_space.shape, envs.single_action_space.n, args).to("cuda" if args.cuda else "cpu")
-    except ValueError as error:
-        fail("hidden_size", args.hidden_size, error)
-    if path:
-        agent.load_state_dict(state["agent"])
-    if args.evaluate:
-        returns = evaluate(envs, make_policy(agent, envs.single_observation_space, args), args.eval_episodes, args.seed)
-        print(f"{len(returns)} greedy episodes of {args.env_id}: return {np.mean(returns):.1f} ± {np.std(returns):.1f}")
-    else:
-        train(args, envs, agent, state)
-    envs.close()
+        train(args, envs, agent, run)
+        envs.close()
+        run.finish()
+    except KeyboardInterrupt:
+        run.stop()
+    except EnvironmentFailed:
+        if run.training:
+            run.save()  # what was learned until this rollout is not lost
+        raise
+    except OSError as error:
+        sys.exit(f"error: {error}")
+    finally:
+        run.close()
 
 
 if __name__ == "__main__":
