@@ -12,7 +12,7 @@ What to edit in a copy of this file, and what the README says of it under "Copy 
     the reward that is learned      collect, where `rewards` is filled
     the optimizer                   train: all of torch.optim works in place of Adam, on [theta]
     memory (LSTM)                   Agent, EnvState, collect, Rollout, Batch, make_batch and update
-    a flag                          RunArgs, HeadArgs or AlgorithmArgs; LIMITS has what it may be
+    a flag                          AlgorithmArgs, HeadArgs or RunArgs; LIMITS has what it may be
 Everything below the line PLUMBING is the same in every script and need not be read.
 """
 
@@ -45,72 +45,11 @@ from tqdm import tqdm
 
 
 @dataclass
-class RunArgs:
-    exp_name: str = Path(__file__).stem
-    """the name of this experiment in the names of its runs"""
-    seed: int = 1
-    """the seed of environments, weights, frame, sampled actions and minibatches"""
-    torch_deterministic: bool = True
-    """let cuDNN use its deterministic algorithms only"""
-    cuda: bool = True
-    """train on the GPU if there is one"""
-    num_threads: int = 1
-    """CPU threads of torch; small networks are slower with more"""
-    compile: bool = False
-    """compile the loss and its gradient; needs a C compiler, and pays off after some 100,000 steps"""
-    track: bool = False
-    """log to Weights & Biases too (pip install wandb)"""
-    wandb_project_name: str = "acpg"
-    """the project of Weights & Biases"""
-    wandb_entity: str | None = None
-    """the entity (team) of Weights & Biases"""
-    runs_dir: str = "runs"
-    """the directory in which the run gets a directory of its own"""
-    checkpoint_every: int = 50
-    """iterations between two checkpoints"""
-    resume: str | None = None
-    """go on from this checkpoint.pt, in its directory and with its flags; flags given here override
-    (environments start new episodes, so that the run is not to the bit what it would have been)"""
-    eval_episodes: int = 10
-    """greedy episodes that are played at the end, in environments of their own (0: none)"""
-    collapse_every: int = 10
-    """iterations between two measurements of action collapse"""
-    collapse_center: Literal["actions", "states"] = "actions"
-    """centre activations on the mean of their means per action, or on that of all states (paper)"""
-
-
-@dataclass
-class HeadArgs:
-    etf_head: bool = False
-    """replace the learned action selection layer by a frozen simplex ETF"""
-    etf_scale: float = 2.0
-    """sqrt(E_W): the norm of the frame's rows"""
-    head_frame: Literal["simplex", "random", "orthogonal"] = "simplex"
-    """control: another frame with rows of the same norm"""
-    head_trainable: bool = False
-    """control: only start at the frame, then learn"""
-    head_std: float = 0.01
-    """the initial scale (orthogonal gain) of the learned layer, where there is no frame"""
-    feature_norm: float = 0.0
-    """sqrt(E_H): project activations onto the ball of this radius (0: no bound)"""
-    feature_activation: Literal["tanh", "linear", "relu"] = "tanh"
-    """the activation function before the head; relu, CleanRL's for images, fits no frame"""
-    feature_dim: int | None = None
-    """the width d of the activations before the head (None: hidden_size); an actor on images then
-    has a network of its own, which it else shares with the critic"""
-    hidden_size: int | None = None
-    """the width of hidden layers (None: mlp 64, images below 36 pixels 128, larger ones 512)"""
-    backbone: Literal["auto", "mlp", "cnn"] = "auto"
-    """the network; auto takes the cnn for 3-D observations of at least 3x3 pixels, else the mlp"""
-    image_layout: Literal["auto", "channels_first", "channels_last"] = "auto"
-    """the axis of an image's channels; auto takes two equal sides for height and width, else the
-    only outer axis of at most 4 for the channels"""
-
-
-@dataclass
 class AlgorithmArgs:
+    """The environment, and PPO's hyper-parameters."""
+
     env_id: str = "CartPole-v1"
-    """the environment: a Gymnasium id with discrete actions; `module:Id` imports the module first"""
+    """a Gymnasium id with discrete actions; `module:Id` imports the module first"""
     total_timesteps: int = 500_000
     """environment steps of the whole run; those that only reset an environment do not count"""
     learning_rate: float = 2.5e-4
@@ -146,11 +85,75 @@ class AlgorithmArgs:
     adam_eps: float = 1e-5
     """the epsilon of Adam"""
     epsilon: float = 0.0
-    """act by (1 - epsilon) softmax + epsilon / K, and learn with that mixture's log-probabilities"""
+    """act by (1 - epsilon) softmax + epsilon / K, and learn with that mixture's probabilities"""
 
 
 @dataclass
-class Args(RunArgs, HeadArgs, AlgorithmArgs):
+class HeadArgs:
+    """The action selection layer, and the network below it."""
+
+    etf_head: bool = False
+    """replace the learned action selection layer by a frozen simplex ETF"""
+    etf_scale: float = 2.0
+    """sqrt(E_W): the norm of the frame's rows"""
+    head_frame: Literal["simplex", "random", "orthogonal"] = "simplex"
+    """control: another frame with rows of the same norm"""
+    head_trainable: bool = False
+    """control: only start at the frame, then learn"""
+    head_std: float = 0.01
+    """the initial scale (orthogonal gain) of the learned layer, where there is no frame"""
+    feature_norm: float = 0.0
+    """sqrt(E_H): project activations onto the ball of this radius (0: no bound)"""
+    feature_activation: Literal["tanh", "linear", "relu"] = "tanh"
+    """the activation function before the head; relu, CleanRL's for images, fits no frame"""
+    feature_dim: int | None = None
+    """the width d of the actor's last layer alone (None: hidden_size)"""
+    hidden_size: int | None = None
+    """the width of hidden layers (None: mlp 64, images below 36 pixels 128, larger ones 512)"""
+    backbone: Literal["auto", "mlp", "cnn"] = "auto"
+    """the network; auto takes the cnn for 3-D observations of at least 3x3 pixels, else the mlp"""
+    image_layout: Literal["auto", "channels_first", "channels_last"] = "auto"
+    """where an image has its channels; auto takes two equal sides for height and width"""
+
+
+@dataclass
+class RunArgs:
+    """How to run, log and save."""
+
+    exp_name: str = Path(__file__).stem
+    """the name of this experiment in the names of its runs"""
+    seed: int = 1
+    """the seed of environments, weights, frame, sampled actions and minibatches"""
+    torch_deterministic: bool = True
+    """let cuDNN use its deterministic algorithms only"""
+    cuda: bool = True
+    """train on the GPU if there is one"""
+    num_threads: int = 1
+    """CPU threads of torch; small networks are slower with more"""
+    compile: bool = False
+    """compile the loss and its gradient: needs a C compiler, and pays off in long runs"""
+    track: bool = False
+    """log to Weights & Biases too (pip install wandb)"""
+    wandb_project_name: str = "acpg"
+    """the project of Weights & Biases"""
+    wandb_entity: str | None = None
+    """the entity (team) of Weights & Biases"""
+    runs_dir: str = "runs"
+    """the directory in which the run gets a directory of its own"""
+    checkpoint_every: int = 50
+    """iterations between two checkpoints"""
+    resume: str | None = None
+    """go on from this checkpoint.pt, in its directory and with its flags, but for those given"""
+    eval_episodes: int = 10
+    """greedy episodes that are played at the end, in environments of their own (0: none)"""
+    collapse_every: int = 10
+    """iterations between two measurements of action collapse"""
+    collapse_center: Literal["actions", "states"] = "actions"
+    """centre activations on the mean of the actions' means, or on that of all states (paper)"""
+
+
+@dataclass
+class Args(AlgorithmArgs, HeadArgs, RunArgs):
     """All flags. One that is added here, and not to a group above, works too."""
 
 
@@ -261,8 +264,9 @@ def make_head(num_actions: int, feature_dim: int, args: Args) -> nn.Module:
 
 # ALGO LOGIC: the network
 def channel_axis(shape: tuple[int, ...], layout: str) -> int:
-    """The axis of the channels of images of this 3-D `shape`, 0 or 2; see `--image-layout`.
-    Exits with code 2 if the shape does not tell."""
+    """The axis of the channels of images of this 3-D `shape`, 0 or 2. If the layout is "auto", two
+    equal sides are height and width; else the only outer axis of at most 4 has the channels. Exits
+    with code 2 if that does not tell."""
     first, middle, last = shape
     if layout != "auto":
         return 0 if layout == "channels_first" else 2
@@ -297,23 +301,16 @@ class Backbone(nn.Module):
 
     def __init__(self, shape: tuple[int, ...], cnn: bool, args: Args):
         super().__init__()
+        self.cnn = cnn
         self.channels_last = cnn and channel_axis(shape, args.image_layout) == 2
         self.feature_norm = args.feature_norm
         image = (shape[2], shape[0], shape[1]) if self.channels_last else shape
         if not cnn:
             hidden_size = args.hidden_size or 64
-            layers = [
-                nn.Flatten(),
-                layer_init(nn.Linear(math.prod(shape), hidden_size)),
-                nn.Tanh(),
-            ]
+            layers = [layer_init(nn.Linear(math.prod(shape), hidden_size)), nn.Tanh()]
         elif min(image[1:]) < 36:  # the least that the larger network takes
             hidden_size = args.hidden_size or 128
-            layers = [
-                layer_init(nn.Conv2d(image[0], 16, 3)),
-                nn.ReLU(),
-                nn.Flatten(),
-            ]
+            layers = [layer_init(nn.Conv2d(image[0], 16, 3)), nn.ReLU(), nn.Flatten()]
         else:
             hidden_size = args.hidden_size or 512
             layers = [
@@ -325,7 +322,9 @@ class Backbone(nn.Module):
                 nn.ReLU(),
                 nn.Flatten(),
             ]
-        width = nn.Sequential(*layers)(torch.zeros(1, *image)).shape[1]
+        width = hidden_size
+        if cnn:
+            width = nn.Sequential(*layers)(torch.zeros(1, *image)).shape[1]
         self.feature_dim = args.feature_dim or hidden_size
         activations = {"tanh": nn.Tanh, "linear": nn.Identity, "relu": nn.ReLU}
         self.layers = nn.Sequential(
@@ -338,7 +337,9 @@ class Backbone(nn.Module):
         x = obs.float()
         if obs.dtype == torch.uint8:
             x = x / 255
-        if self.channels_last:
+        if not self.cnn:
+            x = x.flatten(1)
+        elif self.channels_last:
             x = x.movedim(-1, 1)
         features = self.layers(x)
         if self.feature_norm > 0:
@@ -348,7 +349,8 @@ class Backbone(nn.Module):
 
 
 class Agent(nn.Module):
-    """Actor and critic: two MLPs, or one CNN under both, as in CleanRL's ppo.py and ppo_atari.py.
+    """Actor and critic: two MLPs, or one CNN under both, as in CleanRL's ppo.py and ppo_atari.py;
+    but two CNNs with `--feature-dim`, so that it narrows the actor alone.
 
     `agent(obs)` is the policy: what acts in `collect` is what learns in `ppo_loss`.
     """
@@ -361,8 +363,9 @@ class Agent(nn.Module):
         self.actor = Backbone(shape, cnn, args)
         self.critic = None if shared else Backbone(shape, cnn, plain)
         value_dim = self.actor.feature_dim if shared else self.critic.feature_dim
-        self.head = make_head(num_actions, self.actor.feature_dim, args)
         self.value_layer = layer_init(nn.Linear(value_dim, 1), std=1.0)
+        with torch.random.fork_rng(devices=()):  # so that all heads share the numbers drawn later
+            self.head = make_head(num_actions, self.actor.feature_dim, args)
 
     @property
     def device(self) -> torch.device:
@@ -443,7 +446,7 @@ def collapse_metrics(
 
 @torch.no_grad()
 def measure_collapse(agent: Agent, batch: "Batch", args: Args) -> dict[str, float]:
-    """`collapse_metrics` of the agent on the observations of a batch, labelled by greedy actions."""
+    """`collapse_metrics` of the agent for the observations of a batch, labelled greedily."""
     if not batch.valid.any():
         return {}
     features, logits = agent(batch.obs[batch.valid])
@@ -480,6 +483,53 @@ class Episode(NamedTuple):
     length: int
 
 
+class Policy:
+    """The agent's logits (num_envs, K) for the observations (num_envs, *observation) of one step.
+
+    For a few rows a call of torch costs much more than the numbers in it. So where actor and head
+    are Linear and Tanh layers alone, NumPy runs them on the memory of their parameters, for as long
+    as `prove` finds that the agent says the same: no edit acts otherwise than it learns.
+    """
+
+    def __init__(self, agent: Agent, obs: np.ndarray):
+        self.agent = agent
+        modules = [*agent.actor.modules(), *agent.head.modules()]
+        layers = [module for module in modules if not list(module.children())]
+        simple = all(type(layer) in (nn.Linear, nn.Tanh) for layer in layers)
+        fast = simple and agent.device.type == "cpu"
+        self.numpy_layers = [numpy_layer(layer) for layer in layers] if fast else []
+        self.prove(obs)
+
+    def __call__(self, obs: np.ndarray) -> np.ndarray:
+        if not self.numpy_layers:
+            return self.agent_logits(obs)
+        x = obs.reshape(len(obs), -1)
+        for layer in self.numpy_layers:
+            x = layer(x)
+        return x
+
+    def agent_logits(self, obs: np.ndarray) -> np.ndarray:
+        with torch.inference_mode():
+            _, logits = self.agent(torch.from_numpy(obs).to(self.agent.device))
+        return logits.cpu().numpy()
+
+    def prove(self, obs: np.ndarray) -> None:
+        """Compare for observations (rows, *observation); from a difference on the agent acts."""
+        expected = self.agent_logits(obs)
+        tolerance = 1e-4 * (1 + np.abs(expected).max())
+        if not np.allclose(self(obs), expected, rtol=0, atol=tolerance):
+            self.numpy_layers = []
+
+
+def numpy_layer(layer: nn.Linear | nn.Tanh) -> Callable[[np.ndarray], np.ndarray]:
+    """The layer as a function of NumPy, on the memory of its parameters."""
+    if isinstance(layer, nn.Tanh):
+        return np.tanh
+    weight = layer.weight.detach().numpy().T
+    bias = 0 if layer.bias is None else layer.bias.detach().numpy()
+    return lambda x: x @ weight + bias
+
+
 class EnvState:
     """Where the environments stand between two rollouts."""
 
@@ -490,9 +540,8 @@ class EnvState:
         self.lengths = np.zeros(len(obs), np.int64)
 
 
-@torch.no_grad()
 def collect(
-    envs: VectorEnv, agent: Agent, state: EnvState, args: Args
+    envs: VectorEnv, policy: Policy, state: EnvState, args: Args
 ) -> tuple[Rollout, list[Episode]]:
     """Take `num_steps` steps in all environments, from `state` on, which is moved along.
 
@@ -501,26 +550,26 @@ def collect(
     """
     shape = (args.num_steps, args.num_envs)
     num_actions = int(envs.single_action_space.n)
-    keeps_dtype = state.obs.dtype in (np.uint8, np.bool_)
-    obs = np.empty(
-        (args.num_steps + 1, *state.obs.shape), state.obs.dtype if keeps_dtype else np.float32
-    )
-    logits = torch.empty(*shape, num_actions)
+    gumbel_noise = -torch.empty(*shape, num_actions).exponential_().log().numpy()
+    explores = (torch.rand(shape, dtype=torch.float64) < args.epsilon).numpy()
+    uniform_actions = torch.randint(num_actions, shape).numpy()
+
+    dtype = state.obs.dtype if state.obs.dtype in (np.uint8, np.bool_) else np.float32
+    obs = np.empty((args.num_steps + 1, *state.obs.shape), dtype)
+    logits = np.empty((*shape, num_actions), np.float32)
     actions = np.empty(shape, np.int64)
     rewards = np.empty(shape, np.float32)
     terminated = np.empty(shape, np.bool_)
     ended = np.empty(shape, np.bool_)
     valid = np.empty(shape, np.bool_)
     episodes = []
-    gumbel_noise = -torch.empty(*shape, num_actions).exponential_().log()
-    # with probability epsilon the noise is so strong that logits do not matter
-    gumbel_noise *= torch.where(torch.rand(*shape, 1) < args.epsilon, 1e9, 1.0)
-
     obs[0] = state.obs
     for t in range(args.num_steps):
         valid[t] = ~state.ended
-        logits[t] = agent(torch.from_numpy(obs[t]).to(agent.device))[1]
-        actions[t] = (logits[t] + gumbel_noise[t]).argmax(dim=-1).numpy()
+        logits[t] = policy(obs[t])
+        actions[t] = (logits[t] + gumbel_noise[t]).argmax(axis=-1)
+        if args.epsilon > 0:
+            actions[t] = np.where(explores[t], uniform_actions[t], actions[t])
         step = envs.step(actions[t] + envs.single_action_space.start)
         obs[t + 1], reward, terminated[t], truncated, _ = step
         rewards[t] = reward
@@ -535,8 +584,8 @@ def collect(
             state.lengths[i] = 0
         state.ended = ended[t]
     state.obs = obs[-1]
-    arrays = (torch.from_numpy(array) for array in (actions, rewards, terminated, ended, valid))
-    return Rollout(torch.from_numpy(obs), logits, *arrays), episodes
+    arrays = (obs, logits, actions, rewards, terminated, ended, valid)
+    return Rollout(*map(torch.from_numpy, arrays)), episodes
 
 
 # ALGO LOGIC: advantages, loss and update
@@ -583,9 +632,8 @@ def make_batch(agent: Agent, rollout: Rollout, args: Args) -> Batch:
     """The rows of a rollout with values, advantages and returns, on the agent's device."""
     rollout = Rollout(*(tensor.to(agent.device) for tensor in rollout))
     obs = rollout.obs.flatten(0, 1)
-    features, logits = agent(obs)
-    values = agent.value(obs, features).view(rollout.obs.shape[:2])
-    log_probs = behaviour_log_probs(logits.view(*values.shape, -1)[:-1], args.epsilon)
+    values = agent.value(obs, agent(obs)[0]).view(rollout.obs.shape[:2])
+    log_probs = behaviour_log_probs(rollout.logits, args.epsilon)
     log_probs = log_probs.gather(-1, rollout.actions[..., None]).squeeze(-1)
     advantages = gae(
         rollout.rewards,
@@ -608,21 +656,21 @@ def make_batch(agent: Agent, rollout: Rollout, args: Args) -> Batch:
     return Batch(obs, actions, log_probs, values, advantages, returns, valid)
 
 
-def normalize(advantages: Tensor, valid: Tensor) -> Tensor:
-    """Advantages (batch,) less their mean, over their standard deviation, both of the valid rows."""
-    count = valid.sum().clamp_min(1)
-    weights = valid / count
-    centred = advantages - advantages @ weights
-    variance = centred.square() @ weights * count / (count - 1).clamp_min(1)
-    return centred / (variance.sqrt() + 1e-8)
+def normalize(advantages: Tensor, returns: Tensor, valid: Tensor) -> Tensor:
+    """Advantages (batch,) less their mean, over their standard deviation, both of the valid rows.
+    Advantages that differ by no more than float32 rounds the returns are equal: they become 0."""
+    count = valid.sum()
+    centred = advantages - advantages @ (valid / count)
+    variance = centred.square() @ (valid / (count - 1).clamp_min(1))
+    deviation = variance.sqrt()
+    rounding = 1e-6 * returns.abs().max()
+    return torch.where(deviation > rounding, centred / (deviation + 1e-8), 0.0)
 
 
 def ppo_loss(agent: Agent, batch: Batch, args: Args) -> tuple[Tensor, dict[str, Tensor]]:
     """Clipped surrogate, value loss and entropy bonus (arXiv 1707.06347, Eq. 9) over the valid rows
     of a minibatch. Returns the loss, and its parts for the log."""
-    weights = batch.valid / batch.valid.sum().clamp_min(
-        1
-    )  # `x @ weights` is the mean of x over the valid rows
+    weights = batch.valid / batch.valid.sum()  # `x @ weights` is the mean of x over the valid rows
     features, logits = agent(batch.obs)
     values = agent.value(batch.obs, features)
     log_softmax = logits.log_softmax(dim=-1)
@@ -635,7 +683,7 @@ def ppo_loss(agent: Agent, batch: Batch, args: Args) -> tuple[Tensor, dict[str, 
 
     advantages = batch.advantages
     if args.norm_adv:
-        advantages = normalize(advantages, batch.valid)
+        advantages = normalize(advantages, batch.returns, batch.valid)
     policy_loss = -torch.minimum(advantages * ratio, advantages * clipped_ratio) @ weights
 
     value_errors = (values - batch.returns).square()
@@ -646,39 +694,107 @@ def ppo_loss(agent: Agent, batch: Batch, args: Args) -> tuple[Tensor, dict[str, 
     value_loss = 0.5 * value_errors @ weights
 
     loss = policy_loss - args.ent_coef * entropy + args.vf_coef * value_loss
-    parts = {
-        "policy_loss": policy_loss,
-        "value_loss": value_loss,
-        "entropy": entropy,
-        "old_approx_kl": -log_ratio @ weights,
-        "approx_kl": (ratio - 1 - log_ratio) @ weights,  # http://joschu.net/blog/kl-approx.html
-        "clipfrac": (ratio != clipped_ratio).float() @ weights,
-    }
-    return loss, {name: part.detach() for name, part in parts.items()}
+    with torch.no_grad():
+        parts = {
+            "policy_loss": policy_loss.detach(),
+            "value_loss": value_loss.detach(),
+            "entropy": entropy.detach(),
+            "old_approx_kl": -log_ratio @ weights,
+            "approx_kl": (ratio - 1 - log_ratio) @ weights,  # joschu.net/blog/kl-approx.html
+            "clipfrac": (ratio != clipped_ratio).float() @ weights,
+        }
+    return loss, parts
+
+
+def flatten_parameters(agent: nn.Module) -> Tensor:
+    """All that trains as one vector theta (P,), of which the agent's parameters are views from here
+    on, so that an optimizer takes a few operations instead of a few for each of them."""
+    parameters = trainable_parameters(agent)
+    theta = nn.utils.parameters_to_vector(parameters).detach()
+    nn.utils.vector_to_parameters(theta, parameters)
+    return theta
+
+
+def trainable_parameters(agent: nn.Module) -> list[nn.Parameter]:
+    return [parameter for parameter in agent.parameters() if parameter.requires_grad]
+
+
+def loss_gradient(agent: Agent, minibatch: Batch, args: Args) -> tuple[Tensor, dict[str, Tensor]]:
+    """The gradient (P,) of `ppo_loss` by theta, and the loss's parts: what `--compile` compiles."""
+    loss, parts = ppo_loss(agent, minibatch, args)
+    gradients = torch.autograd.grad(loss, trainable_parameters(agent), materialize_grads=True)
+    return torch.cat([gradient.flatten() for gradient in gradients]), parts
+
+
+class Adam:
+    """Adam (Kingma & Ba 2015, arXiv 1412.6980) for one vector, with the interface of torch.optim,
+    which works in its place; but the import of that takes as long as a short run."""
+
+    def __init__(
+        self, theta: Tensor, lr: float, eps: float, betas: tuple[float, float] = (0.9, 0.999)
+    ):
+        self.theta = theta
+        self.eps = eps
+        self.betas = betas
+        self.param_groups = [{"lr": lr}]
+        self.steps = 0
+        self.mean = torch.zeros_like(theta)  # of gradients
+        self.square = torch.zeros_like(theta)  # mean of squared gradients
+
+    def step(self) -> None:
+        """Move theta against theta.grad."""
+        beta1, beta2 = self.betas
+        gradient = self.theta.grad
+        self.steps += 1
+        self.mean.lerp_(gradient, 1 - beta1)
+        self.square.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
+        deviation = (self.square / (1 - beta2**self.steps)).sqrt() + self.eps
+        step_size = self.param_groups[0]["lr"] / (1 - beta1**self.steps)
+        self.theta.addcdiv_(self.mean, deviation, value=-step_size)
+
+    def state_dict(self) -> dict:
+        return {"steps": self.steps, "mean": self.mean, "square": self.square}
+
+    def load_state_dict(self, state: dict) -> None:
+        self.steps = state["steps"]
+        self.mean.copy_(state["mean"])
+        self.square.copy_(state["square"])
 
 
 def update(
-    agent: Agent, loss_fn: Callable, optimizer: torch.optim.Optimizer, batch: Batch, args: Args
+    agent: Agent,
+    theta: Tensor,
+    gradient_fn: Callable,
+    optimizer: Adam,
+    batch: Batch,
+    args: Args,
 ) -> dict[str, float]:
-    """Epochs of minibatch steps over one batch. Returns the means of the loss's parts and of the
-    gradient's norm."""
+    """Epochs of minibatch steps over one batch.
+
+    Returns the means of the loss's parts and of the gradient's norm, and the number of minibatches
+    that were skipped: with fewer than two valid rows there is nothing to normalize.
+    """
     size = len(batch.valid) // args.num_minibatches
-    parameters = list(agent.parameters())  # a list, as walking the modules is slow
+    least = 2 if args.norm_adv else 1
     history = []
+    skipped = 0
     for _ in range(args.update_epochs):
         order = torch.randperm(len(batch.valid)).to(agent.device)
         columns = [column[order].split(size) for column in batch]
         for minibatch in map(Batch, *columns):
-            loss, parts = loss_fn(agent, minibatch, args)
-            optimizer.zero_grad()
-            loss.backward()
-            norm = nn.utils.clip_grad_norm_(parameters, args.max_grad_norm)
+            if minibatch.valid.sum() < least:
+                skipped += 1
+                continue
+            gradient, parts = gradient_fn(agent, minibatch, args)
+            norm = gradient.norm()
+            theta.grad = gradient * (args.max_grad_norm / (norm + 1e-6)).clamp(max=1)
             optimizer.step()
             history.append(parts | {"gradient_norm": norm})
-        if args.target_kl is not None and history[-1]["approx_kl"] > args.target_kl:
+        if args.target_kl is not None and history and history[-1]["approx_kl"] > args.target_kl:
             break
-    names = history[0]
-    return {name: torch.stack([row[name] for row in history]).mean().item() for name in names}
+    names = history[0] if history else []
+    means = {name: torch.stack([row[name] for row in history]).mean().item() for name in names}
+    return means | {"skipped_minibatches": skipped}
 
 
 def explained_variance(values: Tensor, returns: Tensor) -> float:
@@ -688,9 +804,15 @@ def explained_variance(values: Tensor, returns: Tensor) -> float:
 
 def train(args: Args, envs: VectorEnv, agent: Agent, run: "Run") -> None:
     """PPO: collect a rollout, estimate advantages, update; until all timesteps are taken."""
-    optimizer = torch.optim.Adam(agent.parameters(), eps=args.adam_eps, fused=True)
-    loss_fn = torch.compile(ppo_loss) if args.compile else ppo_loss
-    state = EnvState(run.reset(envs))
+    theta = flatten_parameters(agent)
+    optimizer = Adam(theta, args.learning_rate, args.adam_eps)
+    gradient_fn = loss_gradient
+    if args.compile:
+        torch._dynamo.config.trace_autograd_ops = True  # torch.autograd.grad is in the graph too
+        gradient_fn = torch.compile(loss_gradient)
+    first_obs, _ = envs.reset(seed=environment_seed(args.seed, run.global_step))
+    state = EnvState(first_obs)
+    policy = Policy(agent, state.obs)
     run.begin(agent, optimizer)
 
     while run.goes_on():
@@ -699,14 +821,15 @@ def train(args: Args, envs: VectorEnv, agent: Agent, run: "Run") -> None:
             learning_rate *= 1 - run.global_step / args.total_timesteps
         optimizer.param_groups[0]["lr"] = learning_rate
 
-        rollout, episodes = collect(envs, agent, state, args)
+        rollout, episodes = collect(envs, policy, state, args)
         run.iteration += 1
         run.check_rollout(rollout)
+        policy.prove(rollout.obs.flatten(0, 1).numpy())
         run.log_episodes(episodes)
         run.global_step += int(rollout.valid.sum())
 
         batch = make_batch(agent, rollout, args)
-        losses = update(agent, loss_fn, optimizer, batch, args)
+        losses = update(agent, theta, gradient_fn, optimizer, batch, args)
         run.check_losses(losses)
         valid = batch.valid
         losses["explained_variance"] = explained_variance(batch.values[valid], batch.returns[valid])
@@ -718,29 +841,31 @@ def train(args: Args, envs: VectorEnv, agent: Agent, run: "Run") -> None:
 
 
 # PLUMBING: errors, environments, files. The same text in every script.
-def one_line(text: object) -> str:
-    return " ".join(str(text).split())
-
-
 def fail(flag: str, value: object, reason: object) -> NoReturn:
     """Say in one line which flag's value cannot work, and exit with code 2."""
-    print(f"error: --{flag.replace('_', '-')} {value}: {one_line(reason)}", file=sys.stderr)
+    line = f"error: --{flag.replace('_', '-')} {value}: {reason}"
+    print(" ".join(line.split()), file=sys.stderr)
     sys.exit(2)
 
 
 def parse_args(defaults: Args) -> Args:
     """The command line. `--help` shows a group of flags for each class that Args is made of."""
-    options, values = {}, []
-    for group in Args.__bases__:
+    groups = list(Args.__bases__)
+    own = vars(Args).get("__annotations__", {})
+    if own:
+        groups.append(make_dataclass("Further", own.items()))
+    values = {}
+    for group in groups:
         title = group.__name__.removesuffix("Args").lower()
-        options[title] = tyro.conf.OmitArgPrefixes[group]
-        values.append(group(**{flag.name: getattr(defaults, flag.name) for flag in fields(group)}))
-    Options = make_dataclass("Options", options.items())
+        values[title] = group(*(getattr(defaults, flag.name) for flag in fields(group)))
+    types = [(title, tyro.conf.OmitArgPrefixes[type(value)]) for title, value in values.items()]
+    Flags = make_dataclass("Flags", types)
     description = __doc__.split("\n\n    ")[0]
-    parsed = tyro.cli(Options, default=Options(*values), description=description)
-    return Args(
-        **{flag: value for group in vars(parsed).values() for flag, value in vars(group).items()}
-    )
+    parsed = tyro.cli(Flags, default=Flags(**values), description=description)
+    flags = {}
+    for group in vars(parsed).values():
+        flags |= vars(group)
+    return Args(**flags)
 
 
 def read_command_line() -> tuple[Args, dict]:
@@ -781,7 +906,7 @@ def read_command_line() -> tuple[Args, dict]:
 def check_flags(args: Args) -> None:
     """Refuse flags that cannot work whatever the environment and the algorithm."""
     for flag, (least, most) in LIMITS.items():
-        value = getattr(args, flag)
+        value = getattr(args, flag, None)
         if value is not None and not least <= value <= most:
             fail(flag, value, f"must lie in [{least}, {most}]")
     if 0 < args.feature_norm < 1e-3:
@@ -841,7 +966,7 @@ class Environments(gym.vector.VectorWrapper):
     def __init__(self, envs: VectorEnv, env_id: str):
         super().__init__(envs)
         self.env_id = env_id
-        self.shapes = (envs.observation_space.shape, (envs.num_envs,), (envs.num_envs,))
+        self.obs_shape = envs.observation_space.shape
 
     def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple:
         try:
@@ -853,16 +978,14 @@ class Environments(gym.vector.VectorWrapper):
     def step(self, actions: np.ndarray) -> tuple:
         try:
             obs, rewards, terminated, truncated, info = self.env.step(actions)
-            shapes = (np.shape(obs), np.shape(rewards), np.shape(terminated))
-            if shapes != self.shapes:
-                raise ValueError(f"results of shapes {shapes}, not {self.shapes}")
+            if obs.shape != self.obs_shape or len(rewards) != len(obs):
+                raise ValueError(f"observations {obs.shape} and rewards {np.shape(rewards)}")
         except (Exception, SystemExit) as error:
             raise self.failure("step", error) from error
         return obs, rewards, terminated, truncated, info
 
     def failure(self, method: str, error: BaseException) -> EnvironmentFailed:
-        reason = one_line(f"{type(error).__name__}: {error}")
-        return EnvironmentFailed(f"--env-id {self.env_id}: its {method}() ended with {reason}")
+        return EnvironmentFailed(f"--env-id {self.env_id}: its {method}() ended with {error!r}")
 
 
 def uint8_scale(space: gym.Space) -> np.ndarray:
@@ -892,13 +1015,11 @@ def make_envs(env_id: str, num_envs: int, render_mode: str | None = None) -> Vec
     kwargs = {"render_mode": render_mode} if render_mode else {}
     try:
         envs = gym.make_vec(env_id, num_envs=num_envs, **kwargs)
-    except gym.error.Error as error:
+    except (gym.error.Error, ModuleNotFoundError) as error:
         fail("env_id", env_id, error)
-    except ModuleNotFoundError as error:
-        fail("env_id", env_id, error)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         traceback.print_exc()  # for the environment's author
-        fail("env_id", env_id, f"cannot be made: {type(error).__name__}: {error}")
+        fail("env_id", env_id, f"cannot be made: {error!r}")
 
     if type(envs.unwrapped).__module__.startswith("ale_py"):  # it clips rewards
         fail("env_id", env_id, "Atari games are for ppo_atari_acpg.py")
@@ -992,11 +1113,6 @@ class Run:
         self.has_skipped = False  # minibatches, and said so
         self.bar = None
 
-    def reset(self, envs: VectorEnv) -> np.ndarray:
-        """The environments' first observations."""
-        obs, _ = envs.reset(seed=environment_seed(self.args.seed, self.global_step))
-        return obs
-
     def begin(self, agent: Agent, optimizer) -> None:
         """Restore the checkpoint, if there is one, and open the logs."""
         self.agent = agent
@@ -1026,22 +1142,18 @@ class Run:
             head = self.args.head_frame.replace("simplex", "etf")
         if self.args.head_trainable:
             head += "-trainable"
+        args = self.args
         while self.path is None:
-            parts = (
-                self.args.env_id,
-                self.args.exp_name,
-                head,
-                self.args.seed,
-                f"{time.time():.3f}",
-            )
-            name = "__".join(map(str, parts)).replace("/", "-").replace(":", "-")
+            now = f"{time.time():.3f}"
+            name = f"{args.env_id}__{args.exp_name}__{head}__{args.seed}__{now}"
+            path = Path(args.runs_dir, name.replace("/", "-").replace(":", "-"))
             try:
-                Path(self.args.runs_dir, name).mkdir(parents=True)
-                self.path = Path(self.args.runs_dir, name)
+                path.mkdir(parents=True)
+                self.path = path
             except FileExistsError:
                 time.sleep(0.001)  # another run began in the same millisecond
             except OSError as error:
-                fail("runs_dir", self.args.runs_dir, error)
+                fail("runs_dir", args.runs_dir, error)
 
     def logs(self) -> list[Path]:
         """The files that grow while the run trains."""
@@ -1052,14 +1164,13 @@ class Run:
         """Refuse to go on where a log lacks what the checkpoint counts. None at all is fine."""
         sizes = {log.name: log.stat().st_size for log in self.logs()}
         for name, counted in self.resumed["log_sizes"].items():
-            if sizes and sizes.get(name, 0) < counted:
-                reason = (
-                    f"{name} has {sizes.get(name, 0)} bytes, but had {counted} at the checkpoint"
-                )
+            size = sizes.get(name, 0)
+            if sizes and size < counted:
+                reason = f"{name} has {size} bytes, but had {counted} at the checkpoint"
                 fail("resume", self.args.resume, reason)
 
     def open_logs(self) -> None:
-        """Open the logs, cut back to the checkpoint. The lock on episodes.csv is held to the end."""
+        """Open the logs, cut back to the checkpoint, and lock episodes.csv for as long."""
         self.episodes_csv = open(self.path / "episodes.csv", "a", buffering=1)
         try:
             fcntl.flock(self.episodes_csv, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -1067,7 +1178,7 @@ class Run:
             fail("resume", self.args.resume, "this run is being trained by another process")
         for log in self.logs():
             os.truncate(log, self.resumed.get("log_sizes", {}).get(log.name, 0))
-        if self.episodes_csv.tell() == 0:
+        if os.fstat(self.episodes_csv.fileno()).st_size == 0:
             self.episodes_csv.write("global_step,return,length,seconds\n")
         write(self.path / "args.json", json.dumps(self.flags(), indent=2).encode())
         if self.args.track:
@@ -1127,17 +1238,14 @@ class Run:
 
     def check_losses(self, losses: dict[str, float]) -> None:
         """Give up if a loss or a gradient is not finite; say if minibatches were skipped."""
-        broken = [
-            f"{name} is {value}" for name, value in losses.items() if not math.isfinite(value)
-        ]
+        numbers = losses.items()
+        broken = [f"{name} is {value}" for name, value in numbers if not math.isfinite(value)]
         if broken:
             self.give_up(", ".join(broken))
         skipped = losses.get("skipped_minibatches", 0)
-        if skipped and not self.has_skipped:
-            self.say(
-                f"iteration {self.iteration}: {skipped} minibatches with too few valid rows moved nothing"
-            )
+        if skipped > 0 and not self.has_skipped:
             self.has_skipped = True
+            self.say(f"iteration {self.iteration}: {skipped} minibatches had too few valid rows")
 
     def log(self, group: str, scalars: dict[str, float]) -> None:
         """Log scalars to TensorBoard; those that are undefined (NaN) are left out."""
@@ -1202,7 +1310,7 @@ class Run:
         save(self.path / "checkpoint.pt", state)
 
     def finish(self) -> None:
-        """What comes after the last update: the agent alone, and greedy episodes."""
+        """Play greedy episodes, in environments of their own."""
         self.training = False
         if self.signal:
             raise KeyboardInterrupt
@@ -1211,10 +1319,9 @@ class Run:
             envs = make_envs(self.args.env_id, min(count, 10))
             results = evaluate(envs, self.agent, count, self.args.seed)
             envs.close()
-            lines = [f"{k},{value},{length}\n" for k, (value, length) in enumerate(results, 1)]
-            write(
-                self.path / "evaluation.csv", "".join(["episode,return,length\n", *lines]).encode()
-            )
+            lines = [f"{self.global_step},{value},{length}\n" for value, length in results]
+            table = "".join(["global_step,return,length\n", *lines])
+            write(self.path / "evaluation.csv", table.encode())
             returns, lengths = np.transpose(results)
             self.log("eval", {"episodic_return": returns.mean(), "episodic_length": lengths.mean()})
             self.say(f"{count} greedy episodes: return {returns.mean():.1f} ± {returns.std():.1f}")
