@@ -190,7 +190,7 @@ def split(features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 def measure(script: SimpleNamespace, agent: torch.nn.Module, states: States) -> tuple[Look, dict[str, float]]:
     """What an agent makes of the states, and the measures of measures.csv."""
-    features, logits, _ = agent(states.obs)
+    features, logits, *_ = agent(states.obs)
     _, means, deviations = split(features, states.labels)
     row = {"agreement": (states.meaning[logits.argmax(dim=1)] == states.labels).double().mean().item()}
     row |= script.collapse_metrics(features, states.labels, agent.head.weight, "actions")

@@ -8,7 +8,8 @@ Columns of runs.csv, a row per run, and of curves.csv, 25 rows per run:
 run        the run's directory, below --runs
 script     program that ran
 head       linear (the plain one), etf, or the frame of a control; "-trainable" if it only starts there
-and every flag in which the runs differ (empty where the run's head ignores it), env_id and seed always.
+and every flag in which the runs differ (empty where the run's head ignores it; exp_name where it is the script's name), env_id
+and seed always.
 Of runs.csv also
 best       highest mean return of 100 episodes in a row; `final` with fewer
 final      mean return of the last 100 episodes
@@ -55,7 +56,7 @@ from typing import IO, NoReturn, TextIO
 import numpy as np
 import tyro
 
-from benchmark.measures import COLLAPSE, HEADER, MEASURES, Unfinished, measure, read_json
+from benchmark.measures import COLLAPSE, HEADER, MEASURES, Unfinished, group_of, measure, read_json
 
 GROUPED = ("final", "last_tenth", "area")  # what the Markdown table shows
 KEYS = ("run", "script", "env_id", "head", "seed")
@@ -123,8 +124,7 @@ def collate(root: Path, planned: dict[Path, tuple], episodes: TextIO, spool: Tex
     writer.writerow(["run", *HEADER])
     for file in sorted(root.rglob("args.json")):
         run, name = file.parent, str(file.parent.relative_to(root))
-        env_id, script, head, *_ = [*run.name.split("__"), "", "", ""]
-        group, state = planned.get(run.parent, (script, env_id, head)), "finished"
+        group, state = planned.get(run.parent), "finished"
         try:
             row, points, lines = measure(run)
         except Unfinished as reason:
@@ -137,6 +137,7 @@ def collate(root: Path, planned: dict[Path, tuple], episodes: TextIO, spool: Tex
             group = (row["script"], row["env_id"], row["head"])
             spool.write(json.dumps([{"run": name, **row}, points]) + "\n")
             writer.writerows([name, *line] for line in lines)
+        group = group or group_of(run)
         counts[group, "planned"] += run.parent not in planned
         counts[group, state] += 1
     return counts

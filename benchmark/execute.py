@@ -90,7 +90,11 @@ def command(out: Path, run: Run) -> list[str]:
 def next_command(out: Path, run: Run) -> list[str]:
     """What brings the run to its end from where it is."""
     checkpoint = next((out / "runs" / run.name).glob("*/checkpoint.pt"), None)
-    return [sys.executable, f"{run.script}.py", "--resume", str(checkpoint)] if checkpoint else command(out, run)
+    if checkpoint is None:
+        return command(out, run)
+    # a script imports an environment's module only if the command line names it
+    flags = ["--resume", str(checkpoint), "--env-id", run.env_id]
+    return [sys.executable, f"{run.script}.py", *flags]
 
 
 @functools.cache

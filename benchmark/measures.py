@@ -1,5 +1,6 @@
 """One run's directory -> its numbers, whose meaning benchmark/collate.py explains."""
 
+import contextlib
 import csv
 import json
 import math
@@ -21,11 +22,25 @@ class Unfinished(Exception):
     """The run has not come to its end; nothing is wrong with its files."""
 
 
-def read_checkpoint(run: Path, script: str) -> dict:
+def parts_of_name(run: Path) -> list[str]:
+    """Environment, script, head, seed and time, as the scripts name a run's directory; parts that it lacks are "". They are
+    counted from the end, as an environment's id may hold "__" too."""
+    return [*run.name.rsplit("__", 4), "", "", "", ""][:5]
+
+
+def script_name(run: Path, checkpoint: dict) -> str:
+    """The script of a run by its checkpoint; that of a peer by the directory's name. Raises ValueError if neither tells."""
+    name = checkpoint.get("script", parts_of_name(run)[1])
+    if not name:
+        raise ValueError("neither checkpoint.pt nor the directory's name tells the script")
+    return str(name)
+
+
+def read_checkpoint(run: Path) -> dict:
     """The run's checkpoint. Raises Unfinished if there is none, ValueError if it is damaged."""
     if not (run / "checkpoint.pt").exists():
         raise Unfinished("no checkpoint")
-    if script.startswith("sb3-"):  # benchmark/sb3.py: another format, written at the end only
+    if parts_of_name(run)[1].startswith(("sb3-", "cleanrl-")):  # peers write another format, at the end only
         return {"global_step": math.inf}
     try:
         return torch.load(run / "checkpoint.pt", map_location="cpu", weights_only=True, mmap=True)
@@ -64,6 +79,17 @@ def head_name(flags: dict) -> str:
     return f"{frame}-trainable" if flags.get("head_trainable") else frame
 
 
+def group_of(run: Path) -> tuple[str, str, str]:
+    """Script, environment and head of a run that cannot be measured: as its files tell, else its directory's name."""
+    env_id, script, head, *_ = parts_of_name(run)
+    with contextlib.suppress(OSError, ValueError, KeyError, AttributeError):
+        flags = read_json(run / "args.json")
+        env_id, head = str(flags["env_id"]), head_name(flags)
+    with contextlib.suppress(Unfinished, OSError, ValueError, TypeError, AttributeError):
+        script = script_name(run, read_checkpoint(run))
+    return script, env_id, head
+
+
 def trailing_means(returns: np.ndarray, ends: np.ndarray) -> np.ndarray:
     """Mean of the last 100 (or all, if fewer) of the first `ends` returns, for each of `ends`; NaN for none."""
     cumulated = np.concatenate([[0], returns.cumsum()])
@@ -79,8 +105,9 @@ def measure(run: Path) -> tuple[dict, list[dict], list[list[str]]]:
     record = run.parent / "record.json"
     if record.exists() and (outcome := read_json(record)["outcome"]) != "finished":
         raise Unfinished(outcome)
-    flags, script = read_json(run / "args.json"), run.name.split("__")[1]
-    checkpoint, total = read_checkpoint(run, script), flags["total_timesteps"]
+    flags = read_json(run / "args.json")
+    checkpoint = read_checkpoint(run)
+    script, total = script_name(run, checkpoint), flags["total_timesteps"]
     if checkpoint["global_step"] < total:
         raise Unfinished(f"stops at step {checkpoint['global_step']} of {total}")
     size, written = (run / "episodes.csv").stat().st_size, checkpoint.get("log_sizes", {}).get("episodes.csv")
@@ -109,6 +136,8 @@ def measure(run: Path) -> tuple[dict, list[dict], list[list[str]]]:
     }
     ignored = {"head_std"} if flags.get("etf_head") else {"etf_scale", "head_frame", "head_trainable"}
     flags = {key: value for key, value in flags.items() if key not in ignored}
+    if flags.get("exp_name") == script:  # by default; it says nothing more
+        flags["exp_name"] = ""
     measured = [entry["global_step"] for entry in history]
     points = [
         {"step": f"{step:.0f}", "value": f"{value:.6g}"} | cells(history[bisect_right(measured, step) - 1], COLLAPSE)

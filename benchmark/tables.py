@@ -27,10 +27,11 @@ SCALED = {  # tasks of the table of norms, their titles, and digits of their are
     "benchmark.envs:MinAtar/Asterix-v1": ("MinAtar Asterix", 2),
 }
 CHECKED = ("CartPole-v1", "Acrobot-v1", "LunarLander-v3")  # tasks of *_checks
-PEERS = {  # programs of benchmark/speed.py that are not ours
+PEERS = {  # programs of benchmark/speed/ that are not ours
     "SB3 PPO": "Stable-Baselines3 PPO",
     "SB3 A2C": "Stable-Baselines3 A2C",
     "SB3 TRPO": "sb3-contrib TRPO",
+    "CleanRL PPO": "CleanRL PPO, written anew",
     "SBX PPO": "SBX PPO",
 }
 SPEED = {"steps_per_second": "steps/s", "ratio": "× SB3 (each turn)", "peak_mb": "peak memory"}  # titles of columns
@@ -164,7 +165,7 @@ def minatar() -> str:
 
 # SPEED
 def medians(name: str) -> pd.DataFrame:
-    """Medians over turns of a CSV of benchmark/speed.py, a row per program."""
+    """Medians over turns of a CSV of `python -m benchmark.speed`, a row per program."""
     return read(name).groupby("program", sort=False).median()
 
 

@@ -3,6 +3,7 @@
 import csv
 import gzip
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -297,6 +298,50 @@ def test_all_episodes_are_kept_and_the_same_runs_make_the_same_bytes(tmp_path, c
     assert before["episodes.csv.gz"][3:8] == bytes(5)  # neither flags, such as for a name, nor time
     collated()
     assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
+
+
+@pytest.mark.parametrize("named", [True, False], ids=["by-the-checkpoint", "by-the-directory"])
+def test_an_environment_s_id_may_hold_what_separates_names(tmp_path, collated, named):
+    """In runs.csv as in counts.csv, be a run finished, unfinished or damaged, planned or not."""
+    plan = []
+    for seed, outcome in enumerate(("finished", "unfinished", "damaged", "finished", "unfinished", "damaged")):
+        name = f"toy%3AMy__Env-v0__ppo_acpg__etf__{seed}"
+        run = make_run(tmp_path / "runs" / name, [1.0] * 50, env_id="toy:My__Env-v0", head="etf", seed=seed)
+        if named:
+            state = torch.load(run / "checkpoint.pt", weights_only=True)
+            torch.save(state | {"script": "ppo_acpg"}, run / "checkpoint.pt")
+        if outcome == "unfinished":
+            flags = json.loads((run / "args.json").read_text())
+            (run / "args.json").write_text(json.dumps(flags | {"total_timesteps": 501}))
+        if outcome == "damaged":
+            (run / "episodes.csv").unlink()
+        if seed < 3:
+            plan.append({"name": name, "script": "ppo_acpg", "env_id": "toy:My__Env-v0", "head": "etf", "seed": seed})
+    (tmp_path / "plan.json").write_text(json.dumps({"runs": plan}))
+    tables = collated()
+    group = ["ppo_acpg", "toy:My__Env-v0", "etf"]
+    assert [[row["script"], row["env_id"], row["head"]] for row in tables["runs"]] == [group, group]
+    assert [list(row.values()) for row in tables["counts"]] == [
+        [*group, "6", "2", "0", "2", "2"]  # planned, finished, failed, damaged, unfinished
+    ]
+
+
+def test_a_renamed_run_is_known_by_its_files(tmp_path, capsys, collated):
+    run = make_run(tmp_path / "runs", [1.0] * 50, head="etf")
+    mine, nameless = run.with_name("mine"), tmp_path / "runs" / "nameless"
+    shutil.copytree(run, nameless)
+    torch.save(torch.load(run / "checkpoint.pt", weights_only=True) | {"script": "my_acpg"}, run / "checkpoint.pt")
+    run.rename(mine)
+    assert [(row["run"], row["script"], row["head"]) for row in collated()["runs"]] == [("mine", "my_acpg", "etf")]
+    assert capsys.readouterr().err.startswith(f"damaged {nameless}: ValueError: neither checkpoint.pt nor")
+
+
+def test_an_experiment_s_name_tells_runs_apart_only_if_it_was_given(tmp_path, collated):
+    for script in ("ppo_acpg", "a2c_acpg"):
+        make_run(tmp_path / "runs", [1.0] * 50, script=script, exp_name=script)
+    assert "exp_name" not in collated()["runs"][0]
+    make_run(tmp_path / "runs", [1.0] * 50, seed=2, exp_name="wider")
+    assert sorted(row["exp_name"] for row in collated()["runs"]) == ["", "", "wider"]
 
 
 def test_a_peer_s_run_needs_no_checkpoint_of_ours(tmp_path):

@@ -192,6 +192,17 @@ def test_a_failing_run_is_retried_once_and_reported(stand_ins, capfd):
         assert [int(step) for step, *_ in episodes(name)] == [*range(10, 1001, 10)]
 
 
+def test_a_run_goes_on_in_its_environment(tmp_path):
+    """Its id is repeated, as a script imports an environment's module only if the command line names it."""
+    (entry,) = run.planned(run.Args(env_ids=("benchmark.envs:IdealCliffWalking-v0",), heads=("etf",), num_seeds=1))
+    assert execute.next_command(tmp_path, entry) == execute.command(tmp_path, entry)
+    checkpoint = tmp_path / "runs" / entry.name / "a" / "checkpoint.pt"
+    checkpoint.parent.mkdir(parents=True)
+    checkpoint.touch()
+    flags = ["--resume", str(checkpoint), "--env-id", "benchmark.envs:IdealCliffWalking-v0"]
+    assert execute.next_command(tmp_path, entry) == [sys.executable, "ppo_acpg.py", *flags]
+
+
 def test_wrong_flags_are_not_tried_twice(stand_ins, capfd):
     assert run_all(heads=("linear",), num_seeds=1, flags=("all --no-such-flag",)) == 1
     (record,) = records().values()

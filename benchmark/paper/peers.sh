@@ -4,7 +4,7 @@
 set -euo pipefail
 . benchmark/paper/queue.sh
 ours() { echo "runs/peers/$1/ours-$2 $1_acpg.py --seed $2 --total-timesteps 200000"; }
-theirs() { echo "runs/peers/$1/sb3-$2 benchmark/sb3.py $1 --seed $2 --total-timesteps 200000"; }
+theirs() { echo "runs/peers/$1/sb3-$2 benchmark/speed/sb3.py $1 --seed $2 --total-timesteps 200000"; }
 both() { for seed in $(seq 20); do "$1" a2c "$seed"; test "$seed" -gt 5 || "$1" trpo "$seed"; done; }
 both ours | queue
 both theirs | PYTHON=.venv-peers/bin/python queue

@@ -1,10 +1,11 @@
 """A script with stopwatches on its functions: how many seconds a run spends where.
 
-    python -m benchmark.stages ppo_acpg --runs-dir runs --total-timesteps 100000
+    python -m benchmark.speed.stages ppo_acpg --runs-dir runs --total-timesteps 100000
 
-runs the script as it is, with its own flags, and then writes stages.json into the directory of the runs: seconds of
-environment (the environments' steps and resets), inference (the rest of the rollout: the policy, sampling, storing), learning
-(batches, losses and updates) and collapse (its measures). What a run spends besides is start-up, logs and checkpoints.
+runs the script as it is, with its own flags, and then writes stages.json into the directory of the
+runs: seconds of environment (the environments' steps and resets), inference (the rest of the
+rollout: the policy, sampling, storing), learning (batches, losses and updates) and collapse (its
+measures). What a run spends besides is start-up, logs, checkpoints and its evaluation.
 """
 
 import json
@@ -37,7 +38,8 @@ def timed(function: Callable, seconds: dict[str, float], stage: str) -> Callable
 
 def main(script: str, flags: list[str]) -> None:
     """Run the script with these flags, and write stages.json into its --runs-dir."""
-    seconds, sys.argv = defaultdict(float), [f"{script}.py", *flags]
+    seconds = defaultdict(float)
+    sys.argv = [f"{script}.py", *flags]
     definitions = runpy.run_path(f"{script}.py")["main"].__globals__
     for stage, names in STAGES.items():
         for name in names:
@@ -46,15 +48,18 @@ def main(script: str, flags: list[str]) -> None:
     make_envs = definitions["make_envs"]
 
     def make_timed_envs(*args: object) -> object:
+        definitions["make_envs"] = make_envs  # the next ones, for the evaluation, go untimed
         envs = make_envs(*args)
-        envs.step, envs.reset = (timed(call, seconds, "environment") for call in (envs.step, envs.reset))
+        envs.step = timed(envs.step, seconds, "environment")
+        envs.reset = timed(envs.reset, seconds, "environment")
         return envs
 
     definitions["make_envs"] = make_timed_envs
     definitions["main"]()
     seconds["inference"] = seconds.pop("rollout") - seconds["environment"]
     runs = Path(flags[flags.index("--runs-dir") + 1])
-    (runs / "stages.json").write_text(json.dumps({stage: round(value, 6) for stage, value in seconds.items()}))
+    rounded = {stage: round(value, 6) for stage, value in seconds.items()}
+    (runs / "stages.json").write_text(json.dumps(rounded))
 
 
 if __name__ == "__main__":
