@@ -5,15 +5,16 @@ frame (Action Collapse Policy Gradient, arXiv 2509.02737); all else stays as it 
 
     python ppo_acpg.py --env-id CartPole-v1 --etf-head
 
-What to edit in a copy of this file, and what the README says of it under "Copy a script":
+What to edit in a copy of this file (README.md, "Copy a script", has an example):
     the action selection layer      make_head
     the network                     Backbone; Agent for what actor and critic share
     the objective                   ppo_loss
     the reward that is learned      collect, where `rewards` is filled
-    the optimizer                   train: all of torch.optim works in place of Adam, on [theta]
-    memory (LSTM)                   Agent, EnvState, collect, Rollout, Batch, make_batch and update
+    the optimizer                   train: AdamW([theta]) and its like of torch.optim fit too
+    memory (LSTM)                   Agent, Policy, EnvState, collect, Rollout, make_batch, update
     a flag                          AlgorithmArgs, HeadArgs or RunArgs; LIMITS has what it may be
-Everything below the line PLUMBING is the same in every script and need not be read.
+What is measured: docs/action-collapse.md. Below the line PLUMBING is what every script needs and
+none teaches; skip it.
 """
 
 import contextlib
@@ -153,7 +154,7 @@ class RunArgs:
 
 
 @dataclass
-class Args(AlgorithmArgs, HeadArgs, RunArgs):
+class Args(RunArgs, HeadArgs, AlgorithmArgs):
     """All flags. One that is added here, and not to a group above, works too."""
 
 
@@ -195,13 +196,10 @@ def check_combinations(args: Args, envs: VectorEnv) -> None:
     if args.norm_adv and minibatch_size < 2:
         reason = "leaves minibatches of one row, whose advantage is normalized to 0"
         fail("num_minibatches", args.num_minibatches, reason)
-    observation = (
-        math.prod(envs.single_observation_space.shape) * 4
-    )  # bytes, as the network sees it
-    rollout_size = args.num_envs * args.num_steps * observation
+    floats = args.num_envs * args.num_steps * math.prod(envs.single_observation_space.shape)
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    if rollout_size > memory:
-        reason = f"a rollout takes {rollout_size:.1e} bytes, this machine has {memory:.1e}"
+    if 4 * floats > memory:
+        reason = f"to learn from a rollout takes {4 * floats:.1e} bytes; there are {memory:.1e}"
         fail("num_steps", args.num_steps, reason)
 
 
@@ -241,7 +239,7 @@ def make_head(num_actions: int, feature_dim: int, args: Args) -> nn.Module:
     if not args.etf_head:
         return layer_init(nn.Linear(feature_dim, num_actions), std=args.head_std)
 
-    generator = torch.Generator().manual_seed(2**32 + args.seed)
+    generator = torch.Generator().manual_seed((2**31 + args.seed) % 2**32)  # not the weights' own
     if args.head_frame == "simplex":
         frame = simplex_etf(num_actions, feature_dim, generator)
     elif args.head_frame == "random":
@@ -255,9 +253,10 @@ def make_head(num_actions: int, feature_dim: int, args: Args) -> nn.Module:
         raise ValueError(f"{needed}, not {feature_dim}")
 
     head = nn.Linear(feature_dim, num_actions, bias=False)
-    head.weight = nn.Parameter(args.etf_scale * frame)
-    if not args.head_trainable:
-        del head.weight
+    del head.weight
+    if args.head_trainable:
+        head.weight = nn.Parameter(args.etf_scale * frame)
+    else:
         head.register_buffer("weight", args.etf_scale * frame)
     return head
 
@@ -359,9 +358,9 @@ class Agent(nn.Module):
         super().__init__()
         cnn = is_image(shape, args)
         shared = cnn and args.feature_dim is None
-        plain = replace(args, feature_dim=None, feature_norm=0.0, feature_activation="tanh")
+        critic_args = replace(args, feature_dim=None, feature_norm=0.0, feature_activation="tanh")
         self.actor = Backbone(shape, cnn, args)
-        self.critic = None if shared else Backbone(shape, cnn, plain)
+        self.critic = None if shared else Backbone(shape, cnn, critic_args)
         value_dim = self.actor.feature_dim if shared else self.critic.feature_dim
         self.value_layer = layer_init(nn.Linear(value_dim, 1), std=1.0)
         with torch.random.fork_rng(devices=()):  # so that all heads share the numbers drawn later
@@ -377,7 +376,8 @@ class Agent(nn.Module):
         return features, self.head(features)
 
     def value(self, obs: Tensor, features: Tensor) -> Tensor:
-        """Observations and the activations that `agent(obs)` gives for them -> values (batch,)."""
+        """Values (batch,) of observations, given the activations that `agent(obs)` has for them, of
+        which a critic with a network of its own makes no use."""
         if self.critic is not None:
             features = self.critic(obs)
         return self.value_layer(features).squeeze(-1)
@@ -418,7 +418,7 @@ def collapse_metrics(
     head_*, means_*: `frame_metrics` of the rows, and of the centred mean activations of the K'
     actions that occur. self_duality: the distance of normalized rows and means (Papyan et al. 2020,
     arXiv 2008.08186). within_variability: Tr(S_W pinv(S_B)) / K', the pseudo-inverse of rank K'-1.
-    Measures that are undefined are left out, and so are trivial ones, as the angle of two means is.
+    Measures that are undefined are left out, and those of the means if there are only two.
     """
     features = features.double()
     weight = weight.double()
@@ -433,7 +433,7 @@ def collapse_metrics(
     metrics["actions_seen"] = (counts > 0).sum()
 
     _, scales, directions = torch.linalg.svd(centred, full_matrices=False)
-    rank = int((scales[: len(centred) - 1] > 1e-9 * metrics["feature_norm"]).sum())
+    rank = int((scales[: len(centred) - 1] > 1e-6 * metrics["feature_norm"]).sum())
     if rank > 0:
         deviations = (features - means[actions]) @ directions[:rank].T / scales[:rank]
         metrics["within_variability"] = deviations.square().sum(dim=1).mean()
@@ -483,53 +483,6 @@ class Episode(NamedTuple):
     length: int
 
 
-class Policy:
-    """The agent's logits (num_envs, K) for the observations (num_envs, *observation) of one step.
-
-    For a few rows a call of torch costs much more than the numbers in it. So where actor and head
-    are Linear and Tanh layers alone, NumPy runs them on the memory of their parameters, for as long
-    as `prove` finds that the agent says the same: no edit acts otherwise than it learns.
-    """
-
-    def __init__(self, agent: Agent, obs: np.ndarray):
-        self.agent = agent
-        modules = [*agent.actor.modules(), *agent.head.modules()]
-        layers = [module for module in modules if not list(module.children())]
-        simple = all(type(layer) in (nn.Linear, nn.Tanh) for layer in layers)
-        fast = simple and agent.device.type == "cpu"
-        self.numpy_layers = [numpy_layer(layer) for layer in layers] if fast else []
-        self.prove(obs)
-
-    def __call__(self, obs: np.ndarray) -> np.ndarray:
-        if not self.numpy_layers:
-            return self.agent_logits(obs)
-        x = obs.reshape(len(obs), -1)
-        for layer in self.numpy_layers:
-            x = layer(x)
-        return x
-
-    def agent_logits(self, obs: np.ndarray) -> np.ndarray:
-        with torch.inference_mode():
-            _, logits = self.agent(torch.from_numpy(obs).to(self.agent.device))
-        return logits.cpu().numpy()
-
-    def prove(self, obs: np.ndarray) -> None:
-        """Compare for observations (rows, *observation); from a difference on the agent acts."""
-        expected = self.agent_logits(obs)
-        tolerance = 1e-4 * (1 + np.abs(expected).max())
-        if not np.allclose(self(obs), expected, rtol=0, atol=tolerance):
-            self.numpy_layers = []
-
-
-def numpy_layer(layer: nn.Linear | nn.Tanh) -> Callable[[np.ndarray], np.ndarray]:
-    """The layer as a function of NumPy, on the memory of its parameters."""
-    if isinstance(layer, nn.Tanh):
-        return np.tanh
-    weight = layer.weight.detach().numpy().T
-    bias = 0 if layer.bias is None else layer.bias.detach().numpy()
-    return lambda x: x @ weight + bias
-
-
 class EnvState:
     """Where the environments stand between two rollouts."""
 
@@ -541,16 +494,18 @@ class EnvState:
 
 
 def collect(
-    envs: VectorEnv, policy: Policy, state: EnvState, args: Args
+    envs: VectorEnv, policy: "Policy", state: EnvState, args: Args
 ) -> tuple[Rollout, list[Episode]]:
-    """Take `num_steps` steps in all environments, from `state` on, which is moved along.
+    """Take `num_steps` steps in all environments, from `state` on, which is moved along. `policy`
+    gives the agent's logits (num_envs, K) for observations (num_envs, *observation).
 
     Actions are drawn from `behaviour_log_probs` by the Gumbel-max trick: the largest of logits plus
-    Gumbel noise is distributed as their softmax. Noise is drawn at once, the same for all heads.
+    Gumbel noise is distributed as their softmax. The noise is drawn first, the same for all heads.
     """
     shape = (args.num_steps, args.num_envs)
     num_actions = int(envs.single_action_space.n)
     gumbel_noise = -torch.empty(*shape, num_actions).exponential_().log().numpy()
+    # in float64, as float32 would round a tiny epsilon up
     explores = (torch.rand(shape, dtype=torch.float64) < args.epsilon).numpy()
     uniform_actions = torch.randint(num_actions, shape).numpy()
 
@@ -570,10 +525,13 @@ def collect(
         actions[t] = (logits[t] + gumbel_noise[t]).argmax(axis=-1)
         if args.epsilon > 0:
             actions[t] = np.where(explores[t], uniform_actions[t], actions[t])
-        step = envs.step(actions[t] + envs.single_action_space.start)
-        obs[t + 1], reward, terminated[t], truncated, _ = step
+        next_obs, reward, terminations, truncations, _ = envs.step(
+            actions[t] + envs.single_action_space.start
+        )
+        obs[t + 1] = next_obs
         rewards[t] = reward
-        ended[t] = terminated[t] | truncated
+        terminated[t] = terminations
+        ended[t] = terminations | truncations
 
         state.returns += np.where(valid[t], reward, 0)
         state.lengths += valid[t]
@@ -584,8 +542,16 @@ def collect(
             state.lengths[i] = 0
         state.ended = ended[t]
     state.obs = obs[-1]
-    arrays = (obs, logits, actions, rewards, terminated, ended, valid)
-    return Rollout(*map(torch.from_numpy, arrays)), episodes
+    rollout = Rollout(
+        obs=torch.from_numpy(obs),
+        logits=torch.from_numpy(logits),
+        actions=torch.from_numpy(actions),
+        rewards=torch.from_numpy(rewards),
+        terminated=torch.from_numpy(terminated),
+        ended=torch.from_numpy(ended),
+        valid=torch.from_numpy(valid),
+    )
+    return rollout, episodes
 
 
 # ALGO LOGIC: advantages, loss and update
@@ -616,7 +582,8 @@ def gae(
 
 
 class Batch(NamedTuple):
-    """Rows of a rollout for `ppo_loss`, 0 where invalid, so that nothing there reaches a loss."""
+    """Rows of a rollout, for `ppo_loss`. Observations and floats are 0 in invalid rows, so that
+    nothing that stands there reaches a loss."""
 
     obs: Tensor  # (rows, *observation)
     actions: Tensor  # (rows,), as all that follow
@@ -632,7 +599,8 @@ def make_batch(agent: Agent, rollout: Rollout, args: Args) -> Batch:
     """The rows of a rollout with values, advantages and returns, on the agent's device."""
     rollout = Rollout(*(tensor.to(agent.device) for tensor in rollout))
     obs = rollout.obs.flatten(0, 1)
-    values = agent.value(obs, agent(obs)[0]).view(rollout.obs.shape[:2])
+    features, _ = agent(obs)
+    values = agent.value(obs, features).view(rollout.obs.shape[:2])
     log_probs = behaviour_log_probs(rollout.logits, args.epsilon)
     log_probs = log_probs.gather(-1, rollout.actions[..., None]).squeeze(-1)
     advantages = gae(
@@ -644,21 +612,27 @@ def make_batch(agent: Agent, rollout: Rollout, args: Args) -> Batch:
         args.gamma,
         args.gae_lambda,
     )
-    returns = advantages + values[:-1]
-    columns = (log_probs, values[:-1], advantages, returns)
-    log_probs, values, advantages, returns = (
-        torch.where(rollout.valid, column, 0.0).flatten() for column in columns
-    )
-    rows = len(returns)
+
+    def rows(column: Tensor) -> Tensor:
+        return torch.where(rollout.valid, column, 0.0).flatten()
+
     valid = rollout.valid.flatten()
-    obs = obs[:rows].masked_fill(~valid.view(-1, *[1] * (obs.dim() - 1)), 0)
-    actions = rollout.actions.flatten()
-    return Batch(obs, actions, log_probs, values, advantages, returns, valid)
+    obs = rollout.obs[:-1].flatten(0, 1).clone()
+    obs[~valid] = 0
+    return Batch(
+        obs=obs,
+        actions=rollout.actions.flatten(),
+        log_probs=rows(log_probs),
+        values=rows(values[:-1]),
+        advantages=rows(advantages),
+        returns=rows(advantages + values[:-1]),
+        valid=valid,
+    )
 
 
 def normalize(advantages: Tensor, returns: Tensor, valid: Tensor) -> Tensor:
     """Advantages (batch,) less their mean, over their standard deviation, both of the valid rows.
-    Advantages that differ by no more than float32 rounds the returns are equal: they become 0."""
+    A deviation below 1e-6 of the largest return is float32's rounding: it becomes 0, and not 1."""
     count = valid.sum()
     centred = advantages - advantages @ (valid / count)
     variance = centred.square() @ (valid / (count - 1).clamp_min(1))
@@ -673,7 +647,7 @@ def ppo_loss(agent: Agent, batch: Batch, args: Args) -> tuple[Tensor, dict[str, 
     weights = batch.valid / batch.valid.sum()  # `x @ weights` is the mean of x over the valid rows
     features, logits = agent(batch.obs)
     values = agent.value(batch.obs, features)
-    log_softmax = logits.log_softmax(dim=-1)
+    log_softmax = logits.log_softmax(dim=-1)  # without epsilon, whose entropy earns no bonus
     entropy = -(log_softmax.exp() * log_softmax).sum(dim=-1) @ weights
     log_probs = behaviour_log_probs(logits, args.epsilon)
     log_probs = log_probs.gather(1, batch.actions[:, None]).squeeze(1)
@@ -722,7 +696,8 @@ def trainable_parameters(agent: nn.Module) -> list[nn.Parameter]:
 def loss_gradient(agent: Agent, minibatch: Batch, args: Args) -> tuple[Tensor, dict[str, Tensor]]:
     """The gradient (P,) of `ppo_loss` by theta, and the loss's parts: what `--compile` compiles."""
     loss, parts = ppo_loss(agent, minibatch, args)
-    gradients = torch.autograd.grad(loss, trainable_parameters(agent), materialize_grads=True)
+    parameters = trainable_parameters(agent)
+    gradients = torch.autograd.grad(loss, parameters, materialize_grads=True)  # 0 where unused
     return torch.cat([gradient.flatten() for gradient in gradients]), parts
 
 
@@ -739,7 +714,7 @@ class Adam:
         self.param_groups = [{"lr": lr}]
         self.steps = 0
         self.mean = torch.zeros_like(theta)  # of gradients
-        self.square = torch.zeros_like(theta)  # mean of squared gradients
+        self.mean_square = torch.zeros_like(theta)
 
     def step(self) -> None:
         """Move theta against theta.grad."""
@@ -747,18 +722,18 @@ class Adam:
         gradient = self.theta.grad
         self.steps += 1
         self.mean.lerp_(gradient, 1 - beta1)
-        self.square.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
-        deviation = (self.square / (1 - beta2**self.steps)).sqrt() + self.eps
+        self.mean_square.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
+        rms = (self.mean_square / (1 - beta2**self.steps)).sqrt()
         step_size = self.param_groups[0]["lr"] / (1 - beta1**self.steps)
-        self.theta.addcdiv_(self.mean, deviation, value=-step_size)
+        self.theta.addcdiv_(self.mean, rms + self.eps, value=-step_size)
 
     def state_dict(self) -> dict:
-        return {"steps": self.steps, "mean": self.mean, "square": self.square}
+        return {"steps": self.steps, "mean": self.mean, "mean_square": self.mean_square}
 
     def load_state_dict(self, state: dict) -> None:
         self.steps = state["steps"]
         self.mean.copy_(state["mean"])
-        self.square.copy_(state["square"])
+        self.mean_square.copy_(state["mean_square"])
 
 
 def update(
@@ -771,17 +746,17 @@ def update(
 ) -> dict[str, float]:
     """Epochs of minibatch steps over one batch.
 
-    Returns the means of the loss's parts and of the gradient's norm, and the number of minibatches
-    that were skipped: with fewer than two valid rows there is nothing to normalize.
+    Returns the means over them of the loss's parts and of the gradient's norm (CleanRL logs those
+    of the last), and how many were skipped, as an advantage can't be normalized without another.
     """
     size = len(batch.valid) // args.num_minibatches
-    least = 2 if args.norm_adv else 1
+    least = 2 if args.norm_adv else 1  # valid rows
     history = []
     skipped = 0
     for _ in range(args.update_epochs):
         order = torch.randperm(len(batch.valid)).to(agent.device)
-        columns = [column[order].split(size) for column in batch]
-        for minibatch in map(Batch, *columns):
+        for rows in order.split(size):
+            minibatch = Batch(*(column[rows] for column in batch))
             if minibatch.valid.sum() < least:
                 skipped += 1
                 continue
@@ -792,27 +767,27 @@ def update(
             history.append(parts | {"gradient_norm": norm})
         if args.target_kl is not None and history and history[-1]["approx_kl"] > args.target_kl:
             break
-    names = history[0] if history else []
-    means = {name: torch.stack([row[name] for row in history]).mean().item() for name in names}
-    return means | {"skipped_minibatches": skipped}
+    results = {"skipped_minibatches": skipped}
+    for name in history[0] if history else []:
+        results[name] = torch.stack([row[name] for row in history]).mean().item()
+    return results
 
 
-def explained_variance(values: Tensor, returns: Tensor) -> float:
-    """The share (at most 1) of the variance of returns (batch,) that the values explain."""
-    return (1 - (returns - values).var(correction=0) / returns.var(correction=0)).item()
+def explained_variance(batch: Batch) -> float:
+    """The share (at most 1) of the returns' variance that the values explain."""
+    returns = batch.returns[batch.valid]
+    errors = returns - batch.values[batch.valid]
+    return (1 - errors.var(correction=0) / returns.var(correction=0)).item()
 
 
 def train(args: Args, envs: VectorEnv, agent: Agent, run: "Run") -> None:
-    """PPO: collect a rollout, estimate advantages, update; until all timesteps are taken."""
+    """PPO: take a rollout, estimate advantages, update; until all timesteps are taken."""
     theta = flatten_parameters(agent)
     optimizer = Adam(theta, args.learning_rate, args.adam_eps)
-    gradient_fn = loss_gradient
-    if args.compile:
-        torch._dynamo.config.trace_autograd_ops = True  # torch.autograd.grad is in the graph too
-        gradient_fn = torch.compile(loss_gradient)
+    gradient_fn = compiled(loss_gradient) if args.compile else loss_gradient
     first_obs, _ = envs.reset(seed=environment_seed(args.seed, run.global_step))
     state = EnvState(first_obs)
-    policy = Policy(agent, state.obs)
+    policy = Policy(agent, first_obs)
     run.begin(agent, optimizer)
 
     while run.goes_on():
@@ -821,26 +796,81 @@ def train(args: Args, envs: VectorEnv, agent: Agent, run: "Run") -> None:
             learning_rate *= 1 - run.global_step / args.total_timesteps
         optimizer.param_groups[0]["lr"] = learning_rate
 
+        policy.prove()
         rollout, episodes = collect(envs, policy, state, args)
-        run.iteration += 1
-        run.check_rollout(rollout)
-        policy.prove(rollout.obs.flatten(0, 1).numpy())
-        run.log_episodes(episodes)
+        run.log_rollout(rollout, episodes)
         run.global_step += int(rollout.valid.sum())
 
         batch = make_batch(agent, rollout, args)
         losses = update(agent, theta, gradient_fn, optimizer, batch, args)
-        run.check_losses(losses)
-        valid = batch.valid
-        losses["explained_variance"] = explained_variance(batch.values[valid], batch.returns[valid])
-        run.log("losses", losses)
+        run.log_losses(losses)
+        run.log("losses", {"explained_variance": explained_variance(batch)})
         run.log("charts", {"learning_rate": learning_rate})
         if run.iteration % args.collapse_every == 0 or run.is_done():
             run.log_collapse(measure_collapse(agent, batch, args))
         run.end_iteration()
 
 
-# PLUMBING: errors, environments, files. The same text in every script.
+# PLUMBING: acting, errors, environments, files. The same text in every script.
+class Policy:
+    """The agent's logits (num_envs, K) for the observations (num_envs, *observation) of one step.
+
+    For a few rows a call of torch costs much more than the numbers in it. So where actor and head
+    are Linear and Tanh layers alone, NumPy runs them on the memory of their parameters, but only
+    until `prove` finds that the agent says otherwise.
+    """
+
+    def __init__(self, agent: Agent, obs: np.ndarray):
+        self.agent = agent
+        self.asked = [obs]  # since the last proof
+        modules = [*agent.actor.modules(), *agent.head.modules()]
+        layers = [module for module in modules if not list(module.children())]
+        simple = all(type(layer) in (nn.Linear, nn.Tanh) for layer in layers)
+        fast = simple and agent.device.type == "cpu"
+        self.numpy_layers = [numpy_layer(layer) for layer in layers] if fast else []
+
+    def __call__(self, obs: np.ndarray) -> np.ndarray:
+        self.asked.append(obs)
+        return self.numpy_logits(obs) if self.numpy_layers else self.agent_logits(obs)
+
+    def agent_logits(self, obs: np.ndarray) -> np.ndarray:
+        with torch.inference_mode():
+            _, logits = self.agent(torch.from_numpy(obs).to(self.agent.device))
+        return logits.cpu().numpy()
+
+    def numpy_logits(self, obs: np.ndarray) -> np.ndarray:
+        x = obs.reshape(len(obs), -1)
+        for layer in self.numpy_layers:
+            x = layer(x)
+        return x
+
+    def prove(self) -> None:
+        """Compare both for all that was asked since the last time, with the weights that will act.
+        From the first difference on, the agent itself acts."""
+        if self.numpy_layers:
+            obs = np.concatenate(self.asked)
+            expected = self.agent_logits(obs)
+            errors = np.abs(self.numpy_logits(obs) - expected)
+            if (errors > 1e-4 * (1 + np.abs(expected))).any():
+                self.numpy_layers = []
+        self.asked = []
+
+
+def numpy_layer(layer: nn.Linear | nn.Tanh) -> Callable[[np.ndarray], np.ndarray]:
+    """The layer as a function of NumPy arrays, on the memory of its parameters."""
+    if isinstance(layer, nn.Tanh):
+        return np.tanh
+    weight = layer.weight.detach().numpy().T
+    bias = 0 if layer.bias is None else layer.bias.detach().numpy()
+    return lambda x: x @ weight + bias
+
+
+def compiled(function: Callable) -> Callable:
+    """The function as one graph, in which torch.autograd.grad is too."""
+    torch._dynamo.config.trace_autograd_ops = True
+    return torch.compile(function)
+
+
 def fail(flag: str, value: object, reason: object) -> NoReturn:
     """Say in one line which flag's value cannot work, and exit with code 2."""
     line = f"error: --{flag.replace('_', '-')} {value}: {reason}"
@@ -850,7 +880,7 @@ def fail(flag: str, value: object, reason: object) -> NoReturn:
 
 def parse_args(defaults: Args) -> Args:
     """The command line. `--help` shows a group of flags for each class that Args is made of."""
-    groups = list(Args.__bases__)
+    groups = list(reversed(Args.__bases__))
     own = vars(Args).get("__annotations__", {})
     if own:
         groups.append(make_dataclass("Further", own.items()))
@@ -884,7 +914,8 @@ def read_command_line() -> tuple[Args, dict]:
         fail("resume", path, f"cannot be read as a checkpoint ({type(error).__name__}: {error})")
 
     known = {field.name for field in fields(Args)}
-    if unknown := saved.keys() - known:
+    unknown = saved.keys() - known
+    if unknown:
         print(f"--resume {path}: has no use for its flags {', '.join(sorted(unknown))}")
     never = {field for field in saved if field in ("resume", "track") or field.startswith("wandb")}
     if ":" in saved["env_id"]:
@@ -917,7 +948,8 @@ def check_flags(args: Args) -> None:
         fail("head_trainable", args.head_trainable, "needs --etf-head")
     if args.feature_activation == "relu" and args.etf_head:
         fail("feature_activation", args.feature_activation, "cannot align with --etf-head")
-    if args.track and getattr(find_spec("wandb"), "origin", None) is None:
+    wandb = find_spec("wandb")  # a mere directory of that name has no origin
+    if args.track and (wandb is None or wandb.origin is None):
         fail("track", args.track, "needs wandb: pip install wandb")
 
 
@@ -951,8 +983,8 @@ def set_random_state(state: dict) -> None:
 
 
 def environment_seed(seed: int, global_step: int = 0) -> int:
-    """The seed of a run's first environment, in the range of every back-end; the others count on
-    from it. Two seeds have no environment in common; evaluations have negative ones."""
+    """The seed of the first environment, in the range of every back-end; the others count on from
+    it. Runs of seeds below 2,000 begin 1,000,003 apart; an evaluation takes -1 - seed."""
     return (1_000_003 * seed + global_step) % 2**31
 
 
@@ -1076,7 +1108,7 @@ def write(path: Path, data: bytes) -> None:
 @torch.no_grad()
 def evaluate(envs: VectorEnv, agent: Agent, episodes: int, seed: int) -> list[tuple[float, int]]:
     """Return and length of greedy episodes: the first of each environment after a reset, as else
-    short ones would prevail. Endless ones are cut off after 27,000 steps."""
+    short ones would prevail. Endless ones are cut off after 27,000 steps, as Atari's games are."""
     results = []
     while len(results) < episodes:
         obs, _ = envs.reset(seed=environment_seed(-1 - seed, len(results)))
@@ -1137,12 +1169,12 @@ class Run:
 
     def make_directory(self) -> None:
         """Make a directory that no other run has."""
-        head = "linear"
-        if self.args.etf_head:
-            head = self.args.head_frame.replace("simplex", "etf")
-        if self.args.head_trainable:
-            head += "-trainable"
         args = self.args
+        head = "linear"
+        if args.etf_head:
+            head = args.head_frame.replace("simplex", "etf")
+        if args.head_trainable:
+            head += "-trainable"
         while self.path is None:
             now = f"{time.time():.3f}"
             name = f"{args.env_id}__{args.exp_name}__{head}__{args.seed}__{now}"
@@ -1177,7 +1209,8 @@ class Run:
         except BlockingIOError:
             fail("resume", self.args.resume, "this run is being trained by another process")
         for log in self.logs():
-            os.truncate(log, self.resumed.get("log_sizes", {}).get(log.name, 0))
+            counted = self.resumed.get("log_sizes", {}).get(log.name, 0)
+            os.truncate(log, min(counted, log.stat().st_size))
         if os.fstat(self.episodes_csv.fileno()).st_size == 0:
             self.episodes_csv.write("global_step,return,length,seconds\n")
         write(self.path / "args.json", json.dumps(self.flags(), indent=2).encode())
@@ -1217,27 +1250,42 @@ class Run:
     def goes_on(self) -> bool:
         return not self.is_done() and not self.signal
 
+    def last_checkpoint(self) -> Path | None:
+        path = self.path and self.path / "checkpoint.pt"
+        return path if path and path.exists() else None
+
     def give_up(self, reason: str) -> NoReturn:
         """End a run whose numbers are broken."""
-        checkpoint = self.path / "checkpoint.pt"
-        last = checkpoint if checkpoint.exists() else None
+        last = self.last_checkpoint()
         sys.exit(f"iteration {self.iteration}: {reason}; last good checkpoint: {last}")
 
-    def check_rollout(self, rollout: "Rollout") -> None:
-        """Give up if an observation or a reward that is learned from is not finite."""
-        used = torch.cat([rollout.valid[:1], ~rollout.terminated])  # what follows those is not used
+    def log_rollout(self, rollout: Rollout, episodes: list[Episode]) -> None:
+        """Write the episodes of a rollout that began at `global_step` to episodes.csv. Gives up if
+        an observation or a reward that is learned from is not finite."""
+        self.iteration += 1
+        used = torch.cat([rollout.valid[:1], ~rollout.terminated])  # not what follows a termination
         for name, values, rows in (
             ("observation", rollout.obs, used),
             ("reward", rollout.rewards, rollout.valid),
         ):
-            broken = ~values.isfinite() & rows.view(*rows.shape, *[1] * (values.dim() - 2))
-            if broken.any():
-                first = broken.nonzero()[0].tolist()
-                where = f"step {first[0]} of environment {first[1]}"
-                self.give_up(f"the {name} at {where} is {values[tuple(first)].item()}")
+            finite = values.reshape(*rows.shape, -1).isfinite().all(dim=-1)
+            broken = (rows & ~finite).nonzero().tolist()
+            if broken:
+                t, i = broken[0]
+                value = values[t, i].flatten()
+                value = value[~value.isfinite()][0]
+                self.give_up(f"the {name} of environment {i} at step {t} is {value}")
+        seconds = time.monotonic() - self.start
+        for episode in episodes:
+            step = self.global_step + episode.steps
+            numbers = f"{step},{episode.episode_return},{episode.length},{seconds:.2f}"
+            self.episodes_csv.write(numbers + "\n")
+        self.episodes = episodes
+        self.recent = (self.recent + [episode.episode_return for episode in episodes])[-100:]
 
-    def check_losses(self, losses: dict[str, float]) -> None:
-        """Give up if a loss or a gradient is not finite; say if minibatches were skipped."""
+    def log_losses(self, losses: dict[str, float]) -> None:
+        """Log the results of an update. Gives up if one is not finite, and says so, once, if
+        minibatches were skipped."""
         numbers = losses.items()
         broken = [f"{name} is {value}" for name, value in numbers if not math.isfinite(value)]
         if broken:
@@ -1246,6 +1294,7 @@ class Run:
         if skipped > 0 and not self.has_skipped:
             self.has_skipped = True
             self.say(f"iteration {self.iteration}: {skipped} minibatches had too few valid rows")
+        self.log("losses", losses)
 
     def log(self, group: str, scalars: dict[str, float]) -> None:
         """Log scalars to TensorBoard; those that are undefined (NaN) are left out."""
@@ -1258,25 +1307,16 @@ class Run:
         self.collapse.append({"global_step": self.global_step} | metrics)
         self.log("collapse", metrics)
 
-    def log_episodes(self, episodes: list) -> None:
-        """Write the episodes of a rollout that began at `global_step` to episodes.csv."""
-        seconds = time.monotonic() - self.start
-        for steps, episode_return, length in episodes:
-            line = f"{self.global_step + steps},{episode_return},{length},{seconds:.2f}\n"
-            self.episodes_csv.write(line)
-        self.episodes = episodes
-        returns = [episode.episode_return for episode in episodes]
-        self.recent = (self.recent + returns)[-100:]
-
     def end_iteration(self) -> None:
-        """Log what every iteration logs, save where it is time to, and show progress."""
+        """Log speed and the means over this iteration's episodes, save now and then, and show
+        progress."""
         seconds = time.monotonic() - self.start
         speed = self.global_step / seconds
         self.log("charts", {"SPS": speed})
         if self.episodes:
             _, episode_return, length = np.mean(self.episodes, axis=0)
             self.log("charts", {"episodic_return": episode_return, "episodic_length": length})
-        if self.iteration % self.args.checkpoint_every == 0 or not self.goes_on():
+        if self.iteration % self.args.checkpoint_every == 0 or self.is_done():
             self.save()
 
         recent = np.mean(self.recent) if self.recent else math.nan
@@ -1313,6 +1353,7 @@ class Run:
         """Play greedy episodes, in environments of their own."""
         self.training = False
         if self.signal:
+            self.save()
             raise KeyboardInterrupt
         count = self.args.eval_episodes
         if count > 0:
@@ -1328,7 +1369,7 @@ class Run:
         self.say(str(self.path))
 
     def close(self) -> None:
-        """Close the logs and let signals be what they were."""
+        """Close the logs, and let signals end the process again."""
         if self.bar is not None:
             self.bar.close()
             self.writer.close()
@@ -1338,10 +1379,9 @@ class Run:
 
     def stop(self) -> NoReturn:
         """After Ctrl-C or SIGTERM: say how to go on, and exit with the code that shells expect."""
-        checkpoint = self.path and self.path / "checkpoint.pt"
-        how = "nothing to go on from"
-        if checkpoint and checkpoint.exists():
-            how = f"go on with: python {sys.argv[0]} --resume {checkpoint}"
+        how = "no checkpoint to go on from"
+        if self.last_checkpoint():
+            how = f"go on with: python {sys.argv[0]} --resume {self.last_checkpoint()}"
             if ":" in self.args.env_id:
                 how += f" --env-id {self.args.env_id}"
         print(f"stopped at step {self.global_step}; {how}", file=sys.stderr)

@@ -4,7 +4,7 @@ from types import ModuleType
 
 import torch
 
-from ppo_acpg import Rollout
+from a2c_acpg import Rollout
 
 
 def make_agent(script: ModuleType, **flags) -> tuple:

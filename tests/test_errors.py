@@ -9,7 +9,9 @@ from importlib import import_module
 import pytest
 import torch
 
-from tests.conftest import SCRIPTS, SHORT
+from tests.conftest import OLD_FORM, SHORT, each_of
+
+script = each_of(OLD_FORM)
 
 BAD = {
     "--env-id CartPol-v1": "CartPole",
@@ -58,7 +60,7 @@ def is_known(script: str, flag: str) -> bool:
 
 @pytest.mark.parametrize(
     ("script", "flags"),
-    [(script, flags) for script in SCRIPTS for flags in BAD if is_known(script, flags.split()[0])],
+    [(script, flags) for script in OLD_FORM for flags in BAD if is_known(script, flags.split()[0])],
     indirect=["script"],
 )
 def test_bad_flags(script, launch, capsys, tmp_path, flags):

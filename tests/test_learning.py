@@ -17,17 +17,19 @@ PROBE_FLAGS = {
 def trained(script, launch, env_id, *flags):
     """The agent that a run on a probe leaves behind."""
     flags = (*PROBE_FLAGS[script.__name__].split(), *flags)
-    run = launch(script, "--env-id", f"tests.probes:{env_id}", "--no-anneal-lr", "--save-model", *flags)
+    run = launch(script, "--env-id", f"tests.probes:{env_id}", "--no-anneal-lr", *flags)
     args = script.Args(**run.args)
     envs = script.make_envs(args.env_id, 1)
     agent = script.Agent(envs.single_observation_space.shape, int(envs.single_action_space.n), args)
-    agent.load_state_dict(torch.load(run.path / "agent.pt", weights_only=True)["agent"])
+    agent.load_state_dict(run.checkpoint["agent"])
     return agent
 
 
 def values(agent, observations):
+    obs = torch.tensor(observations, dtype=torch.float32)
     with torch.inference_mode():
-        return agent(torch.tensor(observations, dtype=torch.float32))[2].tolist()
+        features, _, *values = agent(obs)
+        return (values[0] if values else agent.value(obs, features)).tolist()
 
 
 def test_one_step_of_reward_one(script, launch):

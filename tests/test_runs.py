@@ -14,10 +14,12 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
-from tests.conftest import LOG_ALL, SCRIPTS, SHORT, Run
+from tests.conftest import LOG_ALL, OLD_FORM, SHORT, Run, each_of
+
+script = each_of(OLD_FORM)
 
 CHARTS = {"charts/learning_rate", "charts/SPS", "charts/episodic_return", "charts/episodic_length"}
-UPDATES = {"ppo_acpg": 16, "a2c_acpg": 1}  # optimizer steps of an iteration; those of the others depend on the rollout
+UPDATES = {"a2c_acpg": 1}  # optimizer steps of an iteration; those of the others depend on the rollout
 TWO_ACTIONS = {"head_equinorm", "head_equiangularity", "head_maximal_angle", "feature_norm", "actions_seen"}
 
 
@@ -201,7 +203,7 @@ def test_evaluation_ends_where_episodes_do_not(script):
     assert script.evaluate(envs, policy, episodes=1, seed=1) == [-27000]
 
 
-@pytest.mark.parametrize("script", ["ppo_acpg", "trpo_acpg"], indirect=True)
+@pytest.mark.parametrize("script", ["trpo_acpg"], indirect=True)
 def test_the_device_moves_with_the_agent(script, monkeypatch):
     """The nearest thing to CUDA on a machine without it: a forgotten transfer fails on the meta device too."""
     monkeypatch.setattr("torch.fx.experimental._config.meta_nonzero_assume_all_nonzero", True, raising=False)
@@ -230,7 +232,7 @@ LONG = KINDS[-2:]  # REINFORCE would have to play whole games
 
 @pytest.mark.parametrize(
     ("script", "env_id"),
-    [(script, env_id) for script in SCRIPTS for env_id in KINDS if script != "reinforce_acpg" or env_id not in LONG],
+    [(script, env_id) for script in OLD_FORM for env_id in KINDS if script != "reinforce_acpg" or env_id not in LONG],
     indirect=["script"],
 )
 def test_observations_of_every_kind(script, launch, env_id):

@@ -1,11 +1,11 @@
-"""benchmark/stages.py: the stopwatches change nothing and leave nothing out."""
+"""benchmark/speed/stages.py: the stopwatches change nothing and leave nothing out."""
 
 import json
 import time
 
 import pytest
 
-from benchmark import stages
+from benchmark.speed import stages
 from tests.conftest import SCRIPTS, SHORT, Run
 
 
