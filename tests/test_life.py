@@ -424,7 +424,7 @@ def test_a_second_signal_does_not_wait_for_the_iteration(script, tmp_path):
         ("Raises", "step", "ZeroDivisionError('my own mistake')"),
         ("RaisesInReset", "reset", "KeyError('my own mistake')"),
         ("Exits", "step", "SystemExit('bye')"),
-        ("Rubbish", "step", "TypeError("),
+        ("Rubbish", "step", "ValueError("),
         ("WrongShape", "step", "ValueError("),
     ],
 )

@@ -248,6 +248,19 @@ def test_the_compiled_gradient_is_the_same(monkeypatch):
     torch.testing.assert_close(compiled_parts, parts)
 
 
+def test_tensors_move_with_the_agent(monkeypatch):
+    """The nearest thing to CUDA on a machine without it: a forgotten transfer fails on meta too."""
+    nonzero = "torch.fx.experimental._config.meta_nonzero_assume_all_nonzero"
+    monkeypatch.setattr(nonzero, True, raising=False)
+    agent, args = make_agent()
+    rollout = random_rollout(agent)
+    batch = make_batch(agent.to("meta"), rollout, args)
+    assert {column.device.type for column in batch} == {"meta"}
+    gradient, _ = loss_gradient(agent, batch, args)
+    assert gradient.device.type == "meta"
+    assert not ppo_acpg.Policy(agent, rollout.obs[0].numpy()).numpy_layers
+
+
 def test_explained_variance():
     agent, args = make_agent()
     batch = make_batch(agent, random_rollout(agent), args)

@@ -110,7 +110,7 @@ class Rubbish(Toy):
     """Returns what is no reward."""
 
     def reward(self, action):
-        return None
+        return "much"
 
 
 class WrongShape(Toy):
