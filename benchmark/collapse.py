@@ -68,9 +68,24 @@ PANELS = {
     "means_maximal_angle": "mean activations:\nmaximal angle",
     "head_maximal_angle": "rows of the head:\nmaximal angle",
 }
-COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442", "#000000"]  # Okabe & Ito
+COLOURS = [
+    "#0072B2",
+    "#D55E00",
+    "#009E73",
+    "#CC79A7",
+    "#E69F00",
+    "#56B4E9",
+    "#F0E442",
+    "#000000",
+]  # Okabe & Ito
 MARKERS = "osD^vP*X"  # a second cue beside colour
-CORNER = {"linestyle": "", "marker": "o", "markerfacecolor": "none", "markeredgecolor": "black", "zorder": 5}
+CORNER = {
+    "linestyle": "",
+    "marker": "o",
+    "markerfacecolor": "none",
+    "markeredgecolor": "black",
+    "zorder": 5,
+}
 LABELS = {"optimal": "optimal action", "greedy": "greedy action of the trained agent"}
 VIEWS = ((20, 60), (70, 60))  # elevation and azimuth in degrees
 NUM_STATES = 2000  # where the labels are greedy actions
@@ -115,7 +130,9 @@ def train(command: list[str], folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / "log", "w") as log:
-        process = subprocess.Popen([*command, "--runs-dir", str(folder)], stdout=log, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(
+            [*command, "--runs-dir", str(folder)], stdout=log, stderr=subprocess.STDOUT
+        )
     kept, running = 0, True
     try:
         while running:
@@ -128,7 +145,9 @@ def train(command: list[str], folder: Path) -> None:
     finally:
         process.kill()
     if process.returncode:
-        raise subprocess.CalledProcessError(process.returncode, command, stderr=(folder / "log").read_text()[-2000:])
+        raise subprocess.CalledProcessError(
+            process.returncode, command, stderr=(folder / "log").read_text()[-2000:]
+        )
     (folder / "done").touch()
 
 
@@ -140,7 +159,10 @@ def load_checkpoints(folder: Path) -> list[dict]:
         rows[state["global_step"]] = {key: state[key] for key in ("args", "global_step", "agent")}
     num_actions = len(state["agent"]["head.weight"])
     trained = sorted(rows.values(), key=lambda row: row["global_step"])
-    return [row | {"num_actions": num_actions} for row in ({"args": state["args"], "global_step": 0}, *trained)]
+    return [
+        row | {"num_actions": num_actions}
+        for row in ({"args": state["args"], "global_step": 0}, *trained)
+    ]
 
 
 def restore(script: SimpleNamespace, checkpoint: dict, shape: tuple[int, ...]) -> torch.nn.Module:
@@ -161,18 +183,25 @@ def label_states(script: SimpleNamespace, checkpoint: dict) -> States:
     except gym.error.Error:  # envpool's tasks exist as vector environments only
         walk = None
     if hasattr(walk, "optimal_action"):
-        obs = torch.from_numpy(np.stack([gym.spaces.flatten(walk.observation_space, cell) for cell in walk.CELLS]))
+        obs = torch.from_numpy(
+            np.stack([gym.spaces.flatten(walk.observation_space, cell) for cell in walk.CELLS])
+        )
         labels = torch.tensor([walk.optimal_action(cell) for cell in walk.CELLS])
         meaning = torch.tensor([walk.label(action) for action in range(num_actions)])
         return States(obs, labels, meaning, walk.ACTIONS[:num_actions], "optimal")
     envs = script.make_envs(args["env_id"], 1)
-    agent, generator = restore(script, checkpoint, envs.single_observation_space.shape), torch.Generator()
+    agent, generator = (
+        restore(script, checkpoint, envs.single_observation_space.shape),
+        torch.Generator(),
+    )
     (obs, _), ended, frames = envs.reset(seed=args["seed"]), False, []
     while len(frames) < NUM_STATES:
         frame = torch.from_numpy(obs.copy())
         if not ended:  # else nothing is decided there, and the next step only resets
             frames.append(frame)
-        action = torch.multinomial(agent(frame)[1].softmax(dim=1)[0], 1, generator=generator).numpy()
+        action = torch.multinomial(
+            agent(frame)[1].softmax(dim=1)[0], 1, generator=generator
+        ).numpy()
         obs, _, terminated, truncated, _ = envs.step(action + envs.single_action_space.start)
         ended = bool(terminated[0] | truncated[0])
     envs.close()
@@ -188,14 +217,20 @@ def split(features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return means.mean(dim=0), means - means.mean(dim=0), features.double() - means[index]
 
 
-def measure(script: SimpleNamespace, agent: torch.nn.Module, states: States) -> tuple[Look, dict[str, float]]:
+def measure(
+    script: SimpleNamespace, agent: torch.nn.Module, states: States
+) -> tuple[Look, dict[str, float]]:
     """What an agent makes of the states, and the measures of measures.csv."""
     features, logits, *_ = agent(states.obs)
     _, means, deviations = split(features, states.labels)
-    row = {"agreement": (states.meaning[logits.argmax(dim=1)] == states.labels).double().mean().item()}
+    row = {
+        "agreement": (states.meaning[logits.argmax(dim=1)] == states.labels).double().mean().item()
+    }
     row |= script.collapse_metrics(features, states.labels, agent.head.weight, "actions")
     if "within_variability" in row:
-        row["trace_ratio"] = (deviations.square().sum(dim=1).mean() / means.square().sum(dim=1).mean()).item()
+        row["trace_ratio"] = (
+            deviations.square().sum(dim=1).mean() / means.square().sum(dim=1).mean()
+        ).item()
     return Look(features, states.labels, agent.head.weight), row
 
 
@@ -203,8 +238,12 @@ def simplex_coordinates(weight: Tensor) -> Tensor:
     """Orthonormal basis (d, K - 1) of the space of the head's centred rows, in which they are nearest a fixed simplex: for a
     frame they are its vertices (orthogonal Procrustes problem)."""
     K = len(weight)
-    basis = torch.linalg.qr(torch.cat([torch.ones(K, 1), torch.eye(K, K - 1)], dim=1).double()).Q[:, 1:]
-    U, _, Vh = torch.linalg.svd((weight - weight.mean(dim=0)).double().T @ basis, full_matrices=False)
+    basis = torch.linalg.qr(torch.cat([torch.ones(K, 1), torch.eye(K, K - 1)], dim=1).double()).Q[
+        :, 1:
+    ]
+    U, _, Vh = torch.linalg.svd(
+        (weight - weight.mean(dim=0)).double().T @ basis, full_matrices=False
+    )
     return U @ Vh
 
 
@@ -223,7 +262,9 @@ def project(seen: Look, view: Tensor) -> tuple[np.ndarray, np.ndarray]:
     activations, both in the space of these rows, as `view` (K - 1, D) shows it."""
     centre, means, _ = split(seen.features, seen.labels)
     basis = simplex_coordinates(seen.weight)
-    rows = torch.nn.functional.normalize((seen.weight - seen.weight.mean(dim=0)).double() @ basis, dim=1)
+    rows = torch.nn.functional.normalize(
+        (seen.weight - seen.weight.mean(dim=0)).double() @ basis, dim=1
+    )
     corners = rows * (means @ basis).norm(dim=1).mean()
     return ((seen.features - centre) @ basis @ view).numpy(), (corners @ view).numpy()
 
@@ -251,12 +292,20 @@ def draw_measures(rows: list[dict], out: Path) -> None:
                 points = [(row["global_step"], row[column]) for row in run if column in row]
                 curves += [np.interp(grid, *zip(*points), left=np.nan)] if points else []
             if curves:
-                axis.plot(grid / 1000, np.transpose(curves), color=colour, linewidth=0.6, alpha=0.35)
-                thick = {"color": colour, "linewidth": 2.2, "label": f"{name}, seeds: {len(curves)}"}
+                axis.plot(
+                    grid / 1000, np.transpose(curves), color=colour, linewidth=0.6, alpha=0.35
+                )
+                thick = {
+                    "color": colour,
+                    "linewidth": 2.2,
+                    "label": f"{name}, seeds: {len(curves)}",
+                }
                 axis.plot(grid / 1000, np.nanmedian(curves, axis=0), **thick)
         if not axis.lines:
             axis.text(0.5, 0.5, why_missing(column, rows), ha="center", transform=axis.transAxes)
-        axis.axhline(float(column == "agreement"), color="black", linestyle="--", linewidth=1, label="ideal")
+        axis.axhline(
+            float(column == "agreement"), color="black", linestyle="--", linewidth=1, label="ideal"
+        )
         axis.set_title(title, fontsize=10)
         axis.grid(alpha=0.25)
         if column == "agreement":
@@ -267,7 +316,9 @@ def draw_measures(rows: list[dict], out: Path) -> None:
     axes[0, 0].legend(fontsize=8, loc="lower right")
     for axis in axes[1]:
         axis.set_xlabel("environment steps (thousands)")
-    figure.suptitle(f"{rows[0]['env_id'].split(':')[-1]}; label: {LABELS[rows[0]['labels']]}", fontsize=11)
+    figure.suptitle(
+        f"{rows[0]['env_id'].split(':')[-1]}; label: {LABELS[rows[0]['labels']]}", fontsize=11
+    )
     figure.savefig(out, dpi=120)
     plt.close(figure)
 
@@ -277,20 +328,36 @@ def draw_cosines(looks: dict[str, Look], names: tuple[str, ...], title: str, out
     rows."""
     figure, axes = plt.subplots(2, 2, figsize=(7.4, 7), layout="constrained")
     for (head, seen), pair in zip(looks.items(), axes):
-        matrices = {"rows of the head": seen.weight, "mean activations": split(seen.features, seen.labels)[1]}
+        matrices = {
+            "rows of the head": seen.weight,
+            "mean activations": split(seen.features, seen.labels)[1],
+        }
         for axis, (name, vectors) in zip(pair, matrices.items()):
             unit = torch.nn.functional.normalize(vectors, dim=1)
             cosines = (unit @ unit.T).numpy()
             image = axis.imshow(cosines, cmap="RdBu_r", vmin=-1, vmax=1)
-            trivial = ", trivial for two" if len(vectors) == 2 and vectors is not seen.weight else ""
+            trivial = (
+                ", trivial for two" if len(vectors) == 2 and vectors is not seen.weight else ""
+            )
             ideal = f"\n(ideal {-1 / (len(vectors) - 1):.2f}{trivial})" if len(vectors) > 1 else ""
             axis.set_title(f"{HEADS[head][0]}: {name}{ideal}", fontsize=10)
-            ticks = names if len(vectors) == len(names) else [names[label] for label in seen.labels.unique().tolist()]
+            ticks = (
+                names
+                if len(vectors) == len(names)
+                else [names[label] for label in seen.labels.unique().tolist()]
+            )
             axis.set_xticks(range(len(ticks)), ticks)
             axis.set_yticks(range(len(ticks)), ticks)
             if len(vectors) <= 8:
                 for (i, j), cosine in np.ndenumerate(cosines):
-                    axis.text(j, i, f"{cosine:.2f}", ha="center", va="center", color="white" if abs(cosine) > 0.6 else "black")
+                    axis.text(
+                        j,
+                        i,
+                        f"{cosine:.2f}",
+                        ha="center",
+                        va="center",
+                        color="white" if abs(cosine) > 0.6 else "black",
+                    )
     figure.colorbar(image, ax=axes, label="cosine", shrink=0.6)
     figure.suptitle(title, fontsize=11)
     figure.savefig(out, dpi=110)
@@ -299,7 +366,11 @@ def draw_cosines(looks: dict[str, Look], names: tuple[str, ...], title: str, out
 
 def style(label: int) -> dict:
     """Colour and marker of a label."""
-    return {"color": COLOURS[label % 8], "marker": MARKERS[(label + label // 8) % 8], "linestyle": ""}
+    return {
+        "color": COLOURS[label % 8],
+        "marker": MARKERS[(label + label // 8) % 8],
+        "linestyle": "",
+    }
 
 
 def draw_space(axis: plt.Axes, seen: Look, view: Tensor, limit: float) -> None:
@@ -309,9 +380,16 @@ def draw_space(axis: plt.Axes, seen: Look, view: Tensor, limit: float) -> None:
         axis.plot(*zip(a, b), color="grey", linewidth=0.7, alpha=0.7)
     axis.plot(*corners.T, markersize=11, **CORNER)
     for label in seen.labels.unique().tolist():
-        axis.plot(*points[seen.labels == label].T, markersize=6 if len(points) < 50 else 2, **style(label))
+        axis.plot(
+            *points[seen.labels == label].T, markersize=6 if len(points) < 50 else 2, **style(label)
+        )
     for dimension in "xyz"[: points.shape[1]]:
-        axis.set(**{f"{dimension}lim": (-limit, limit), f"{dimension}label": f"coordinate {'xyz'.index(dimension) + 1}"})
+        axis.set(
+            **{
+                f"{dimension}lim": (-limit, limit),
+                f"{dimension}label": f"coordinate {'xyz'.index(dimension) + 1}",
+            }
+        )
         axis.locator_params(axis=dimension, nbins=5)
     axis.tick_params(labelsize=7)
     axis.set_aspect("equal")
@@ -319,11 +397,17 @@ def draw_space(axis: plt.Axes, seen: Look, view: Tensor, limit: float) -> None:
         axis.set_box_aspect((1, 1, 1), zoom=0.9)
 
 
-def add_axes(figure: plt.Figure, heads: list[str], rows: int, dimensions: int) -> dict[str, list[plt.Axes]]:
+def add_axes(
+    figure: plt.Figure, heads: list[str], rows: int, dimensions: int
+) -> dict[str, list[plt.Axes]]:
     """A column of axes for each head; of three dimensions, each row shows another side."""
     axes = {head: [] for head in heads}
     for k, (row, head) in enumerate(itertools.product(range(rows), heads)):
-        axes[head].append(figure.add_subplot(rows, len(heads), k + 1, projection="3d" if dimensions == 3 else None))
+        axes[head].append(
+            figure.add_subplot(
+                rows, len(heads), k + 1, projection="3d" if dimensions == 3 else None
+            )
+        )
         if dimensions == 3:
             axes[head][-1].view_init(*VIEWS[row])
     return axes
@@ -334,7 +418,13 @@ def add_legend(figure: plt.Figure, looks: list[Look], names: tuple[str, ...]) ->
     labels = sorted({label for seen in looks for label in seen.labels.tolist()})
     handles = [Line2D([], [], label=names[label], **style(label)) for label in labels]
     handles += [Line2D([], [], label="rows of the head, scaled", **CORNER)]
-    figure.legend(handles=handles, title="label", loc="outside lower center", ncols=min(len(handles), 7), fontsize=9)
+    figure.legend(
+        handles=handles,
+        title="label",
+        loc="outside lower center",
+        ncols=min(len(handles), 7),
+        fontsize=9,
+    )
 
 
 def draw_projection(looks: dict[str, Look], names: tuple[str, ...], title: str, out: Path) -> None:
@@ -354,7 +444,9 @@ def draw_projection(looks: dict[str, Look], names: tuple[str, ...], title: str, 
     plt.close(figure)
 
 
-def animate(history: dict[str, list[tuple[int, Look]]], names: tuple[str, ...], title: str, out: Path) -> None:
+def animate(
+    history: dict[str, list[tuple[int, Look]]], names: tuple[str, ...], title: str, out: Path
+) -> None:
     """The same over training; `history` gives each head's looks with their steps. Most frames show the beginning."""
     views = {head: best_view(looks[-1][1]) for head, looks in history.items()}
     limit = max(extent([seen for _, seen in looks], views[head]) for head, looks in history.items())
@@ -382,15 +474,25 @@ def animate(history: dict[str, list[tuple[int, Look]]], names: tuple[str, ...], 
 def table(rows: list[dict]) -> str:
     """Markdown: medians over the seeds of what untrained and trained agents show, and how many agree with every label."""
     columns = [*PANELS][1:]
-    lines = [f"| head | greedy action = label everywhere | {' | '.join(columns)} |", "|---" * (len(columns) + 2) + "|"]
-    for (head, (name, _)), (moment, k) in itertools.product(HEADS.items(), (("untrained", 0), ("trained", -1))):
+    lines = [
+        f"| head | greedy action = label everywhere | {' | '.join(columns)} |",
+        "|---" * (len(columns) + 2) + "|",
+    ]
+    for (head, (name, _)), (moment, k) in itertools.product(
+        HEADS.items(), (("untrained", 0), ("trained", -1))
+    ):
         mine = [row for row in rows if str(row["etf_head"]) == head]
         chosen = [list(run)[k] for _, run in itertools.groupby(mine, key=lambda row: row["seed"])]
-        cells = [f"{name}, {moment}", f"{sum(row['agreement'] == 1 for row in chosen)} of {len(chosen)}"]
+        cells = [
+            f"{name}, {moment}",
+            f"{sum(row['agreement'] == 1 for row in chosen)} of {len(chosen)}",
+        ]
         for column in columns:
             values = [row[column] for row in chosen if column in row]
             some = f" (of {len(values)})" if len(values) < len(chosen) else ""
-            cells.append(f"{np.median(values):.2g}{some}" if values else why_missing(column, chosen))
+            cells.append(
+                f"{np.median(values):.2g}{some}" if values else why_missing(column, chosen)
+            )
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -416,10 +518,17 @@ def main(args: Args, flags: list[str]) -> None:
     print(f"{len(planned)} runs in {planned[0][1].parent}", flush=True)
     try:
         with ThreadPoolExecutor(args.workers) as pool:
-            for _ in tqdm(pool.map(lambda run: train(*run), planned), total=len(planned), disable=not sys.stdout.isatty()):
+            for _ in tqdm(
+                pool.map(lambda run: train(*run), planned),
+                total=len(planned),
+                disable=not sys.stdout.isatty(),
+            ):
                 pass
     except subprocess.CalledProcessError as error:
-        print(f"{error.stderr}\nexit code {error.returncode}: {shlex.join(error.cmd)}", file=sys.stderr)
+        print(
+            f"{error.stderr}\nexit code {error.returncode}: {shlex.join(error.cmd)}",
+            file=sys.stderr,
+        )
         sys.exit(2 if error.returncode == 2 else 1)
 
     script, rows, history = load_script(args.script), [], {}
@@ -427,11 +536,18 @@ def main(args: Args, flags: list[str]) -> None:
     for _, folder in sorted(planned, key=lambda run: run[1]):
         checkpoints = load_checkpoints(folder)
         states, run_args = label_states(script, checkpoints[-1]), checkpoints[0]["args"]
-        run = {"env_id": args.env_id, "script": args.script, "flags": shlex.join(flags), "labels": states.source}
+        run = {
+            "env_id": args.env_id,
+            "script": args.script,
+            "flags": shlex.join(flags),
+            "labels": states.source,
+        }
         run |= {"etf_head": run_args["etf_head"], "seed": run_args["seed"]}
         looks = []
         for checkpoint in checkpoints:
-            seen, measures = measure(script, restore(script, checkpoint, tuple(states.obs.shape[1:])), states)
+            seen, measures = measure(
+                script, restore(script, checkpoint, tuple(states.obs.shape[1:])), states
+            )
             rows.append(run | {"global_step": checkpoint["global_step"]} | measures)
             looks.append((checkpoint["global_step"], seen))
         if run["seed"] == 1:
@@ -439,9 +555,14 @@ def main(args: Args, flags: list[str]) -> None:
     history = {head: history[head] for head in HEADS}
     args.out.mkdir(parents=True, exist_ok=True)
     with open(args.out / "measures.csv", "w", newline="") as file:
-        writer = csv.DictWriter(file, [*dict.fromkeys(key for row in rows for key in row)], lineterminator="\n")
+        writer = csv.DictWriter(
+            file, [*dict.fromkeys(key for row in rows for key in row)], lineterminator="\n"
+        )
         writer.writeheader()
-        writer.writerows({key: f"{x:.6g}" if isinstance(x, float) else x for key, x in row.items()} for row in rows)
+        writer.writerows(
+            {key: f"{x:.6g}" if isinstance(x, float) else x for key, x in row.items()}
+            for row in rows
+        )
     title = f"{args.env_id.split(':')[-1]}, seed 1; label: {LABELS[rows[0]['labels']]}"
     last = {head: looks[-1][1] for head, looks in history.items()}
     draw_measures(rows, args.out / "measures.png")

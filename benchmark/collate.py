@@ -61,7 +61,14 @@ from benchmark.measures import COLLAPSE, HEADER, MEASURES, Unfinished, group_of,
 GROUPED = ("final", "last_tenth", "area")  # what the Markdown table shows
 KEYS = ("run", "script", "env_id", "head", "seed")
 COUNTS = ("planned", "finished", "failed", "damaged", "unfinished")
-SILENT = {*KEYS, *MEASURES, *COLLAPSE, "runs_dir", "num_threads", "save_model"}  # no flags, or only where and how to run
+SILENT = {
+    *KEYS,
+    *MEASURES,
+    *COLLAPSE,
+    "runs_dir",
+    "num_threads",
+    "save_model",
+}  # no flags, or only where and how to run
 HEAD_FLAGS = ("etf_head", "head_frame", "head_trainable")  # what `head` says in one word
 
 
@@ -98,7 +105,11 @@ def read_plans(root: Path) -> tuple[dict[Path, tuple], Counter, list[dict]]:
     for file in [*beside, *sorted(root.rglob("plan.json"))]:
         try:
             for run in read_json(file)["runs"]:
-                planned[file.parent / "runs" / run["name"]] = (run["script"], run["env_id"], run["head"])
+                planned[file.parent / "runs" / run["name"]] = (
+                    run["script"],
+                    run["env_id"],
+                    run["head"],
+                )
         except (OSError, ValueError, KeyError, TypeError) as error:
             fail("runs", root, f"{file} is damaged: {error}")
     for folder, group in planned.items():
@@ -159,7 +170,9 @@ def varying(rows: Iterable[dict]) -> list[str]:
     return [key for key in first if key in differing]
 
 
-def write_tables(spooled: Callable[[], Iterable[tuple[dict, list[dict]]]], out: Path) -> dict[tuple, list]:
+def write_tables(
+    spooled: Callable[[], Iterable[tuple[dict, list[dict]]]], out: Path
+) -> dict[tuple, list]:
     """Write runs.csv and curves.csv from the spooled runs. Returns GROUPED of the runs by all else that tells them apart but
     the seed: under the columns' names, and then under each group's values."""
     keys = [*KEYS[:-1], *varying(row for row, _ in spooled()), KEYS[-1]]
@@ -174,18 +187,25 @@ def write_tables(spooled: Callable[[], Iterable[tuple[dict, list[dict]]]], out: 
         for row, points in spooled():
             runs.writerow(row)
             curves.writerows(row | point for point in points)
-            groups[tuple(str(row.get(key, "")) for key in telling)].append([float(row[key]) for key in GROUPED])
+            groups[tuple(str(row.get(key, "")) for key in telling)].append(
+                [float(row[key]) for key in GROUPED]
+            )
     return groups
 
 
 def markdown(groups: dict[tuple, list]) -> str:
     """A line per group: number of seeds, and mean ± standard deviation (of a sample) over them."""
     (names, measures), *groups = groups.items()
-    lines = ["| " + " | ".join([*names, "seeds", *measures]) + " |", "|---" * (len(names) + 1 + len(measures)) + "|"]
+    lines = [
+        "| " + " | ".join([*names, "seeds", *measures]) + " |",
+        "|---" * (len(names) + 1 + len(measures)) + "|",
+    ]
     for group, members in sorted(groups):
         numbers = [f"{mean:.4g}" for mean in np.mean(members, axis=0)]
         if len(members) > 1:
-            numbers = [f"{mean} ± {std:.2g}" for mean, std in zip(numbers, np.std(members, axis=0, ddof=1))]
+            numbers = [
+                f"{mean} ± {std:.2g}" for mean, std in zip(numbers, np.std(members, axis=0, ddof=1))
+            ]
         lines.append("| " + " | ".join([*group, str(len(members)), *numbers]) + " |")
     return "\n".join(lines)
 
@@ -204,17 +224,32 @@ def write_provenance(records: list[dict], out: Path) -> None:
     """Write provenance.csv from run.py's records; of the machine its kind and number of CPUs, but not its own name."""
     groups = defaultdict(list)
     for record in records:
-        versions = ", ".join(f"{package} {version}" for package, version in (record.get("versions") or {}).items())
+        versions = ", ".join(
+            f"{package} {version}" for package, version in (record.get("versions") or {}).items()
+        )
         machine = ", ".join((record.get("machine") or "").split(", ")[1:3])
         groups[record.get("commit") or "unknown", machine, versions].append(record)
     with replacing(out / "provenance.csv") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["commit", "machine", "versions", "runs", "restarted", "first_start", "last_start", "hours"])
+        writer.writerow(
+            [
+                "commit",
+                "machine",
+                "versions",
+                "runs",
+                "restarted",
+                "first_start",
+                "last_start",
+                "hours",
+            ]
+        )
         for group, members in sorted(groups.items()):
             starts = sorted(record.get("started") or "" for record in members)
             restarted = sum(record.get("attempts", 1) > 1 for record in members)
             hours = sum(record.get("seconds", 0) for record in members) / 3600
-            writer.writerow([*group, len(members), restarted, starts[0], starts[-1], f"{hours:.2f}"])
+            writer.writerow(
+                [*group, len(members), restarted, starts[0], starts[-1], f"{hours:.2f}"]
+            )
 
 
 def main(args: Args) -> None:
@@ -227,7 +262,9 @@ def main(args: Args) -> None:
             # neither name nor time in the file, so that the same runs make the same bytes
             with (
                 replacing(args.out / "episodes.csv.gz", "wb") as file,
-                io.TextIOWrapper(gzip.GzipFile("", "wb", fileobj=file, mtime=0), newline="") as episodes,
+                io.TextIOWrapper(
+                    gzip.GzipFile("", "wb", fileobj=file, mtime=0), newline=""
+                ) as episodes,
             ):
                 counts += collate(args.runs, planned, episodes, spool)
             groups = write_tables(partial(spooled_runs, spool), args.out)

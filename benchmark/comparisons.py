@@ -21,8 +21,14 @@ from benchmark.thresholds import normalised
 
 BASELINE = "linear"
 COMPARED = {"final": "final return", "area": "area under the curve"}
-NORMALISED = {"normalised": "normalised final return", "normalised_area": "normalised area under the curve"}
-FROZEN, TRAINABLE = ("etf", "random", "orthogonal"), ("etf-trainable", "random-trainable", "orthogonal-trainable")
+NORMALISED = {
+    "normalised": "normalised final return",
+    "normalised_area": "normalised area under the curve",
+}
+FROZEN, TRAINABLE = (
+    ("etf", "random", "orthogonal"),
+    ("etf-trainable", "random-trainable", "orthogonal-trainable"),
+)
 CONTRASTS = (  # what differs, and the heads whose means are compared to see what that does
     ("freezing", FROZEN, TRAINABLE),
     ("freezing a simplex", ("etf",), ("etf-trainable",)),
@@ -39,9 +45,13 @@ def read(path: Path, numbers: tuple[str, ...]) -> pd.DataFrame:
     path = path if path.exists() else next(path.parent.glob(f"{path.name}.gz"), path)
     try:
         frame = pd.read_csv(path, dtype=str, keep_default_na=False)
-        return frame.assign(**{column: frame[column].replace("", "nan").astype(float) for column in numbers})
+        return frame.assign(
+            **{column: frame[column].replace("", "nan").astype(float) for column in numbers}
+        )
     except KeyError as error:
-        fail("results", path, f"has no column {error}; make it anew with python -m benchmark.collate")
+        fail(
+            "results", path, f"has no column {error}; make it anew with python -m benchmark.collate"
+        )
     except (OSError, ValueError) as error:
         fail("results", path, f"{error}; python -m benchmark.collate makes it")
 
@@ -95,9 +105,18 @@ def task_comparisons(runs: pd.DataFrame) -> pd.DataFrame:
         for column, measure in COMPARED.items():
             sides = [arm.set_index("seed")[column] for arm in (head, baseline)]
             a, b = (side.to_numpy() for side in sides)
-            row = {"script": script, "env_id": env_id, "measure": measure, "head": head["arm"].iat[0]}
+            row = {
+                "script": script,
+                "env_id": env_id,
+                "measure": measure,
+                "head": head["arm"].iat[0],
+            }
             row |= {"baseline": baseline["arm"].iat[0]} | compared(*sides)
-            row |= {"spread": verdicts.spread(a), "baseline_spread": verdicts.spread(b), "change": verdicts.spread(a, b)}
+            row |= {
+                "spread": verdicts.spread(a),
+                "baseline_spread": verdicts.spread(b),
+                "change": verdicts.spread(a, b),
+            }
             rows.append(row | {"equal_spread": verdicts.equal_spread(a, b)})
     return judged(rows)
 
@@ -114,8 +133,14 @@ def aggregated(runs: pd.DataFrame, column: str) -> Iterator[tuple[dict, list[np.
     for (script, head, baseline), tasks in sorted(groups.items()):
         arms = [[arm.set_index("seed")[column] for arm in side] for side in zip(*tasks.values())]
         seeds = sorted(set.intersection(*(set(arm.index) for side in arms for arm in side)))
-        if seeds and (script != "all scripts" or len({task_script for task_script, _ in tasks}) > 1):
-            names = {"script": script, "env_id": f"{len(tasks)} task{'s' * (len(tasks) > 1)}", "tasks": len(tasks)}
+        if seeds and (
+            script != "all scripts" or len({task_script for task_script, _ in tasks}) > 1
+        ):
+            names = {
+                "script": script,
+                "env_id": f"{len(tasks)} task{'s' * (len(tasks) > 1)}",
+                "tasks": len(tasks),
+            }
             names |= {"head": head, "baseline": baseline, "seeds": len(seeds)}
             names |= {"left_out": sum(len(arm) - len(seeds) for side in arms for arm in side)}
             yield names, [np.stack([arm[seeds] for arm in side], axis=1) for side in arms]
@@ -126,7 +151,11 @@ def aggregate_comparisons(runs: pd.DataFrame) -> list[dict]:
     rows = []
     for column, measure in NORMALISED.items():
         for names, scores in aggregated(runs, column):
-            row = names | {"measure": measure} | compared(*(pd.Series(side.mean(axis=1)) for side in scores))
+            row = (
+                names
+                | {"measure": measure}
+                | compared(*(pd.Series(side.mean(axis=1)) for side in scores))
+            )
             iqm, baseline_iqm = (verdicts.interval(side, verdicts.iqm) for side in scores)
             rows.append(row | {"iqm": iqm, "baseline_iqm": baseline_iqm})
     return rows
@@ -136,7 +165,11 @@ def seed_means(runs: pd.DataFrame, heads: tuple[str, ...], column: str) -> pd.Se
     """By seed: the column's mean over these heads and all scripts and environments, of each seed that has all of them."""
     cells = runs.pivot(index="seed", columns=["script", "env_id", "head"], values=column)
     tasks = dict.fromkeys(zip(runs["script"], runs["env_id"]))
-    return cells.reindex(columns=[(*task, head) for task in tasks for head in heads]).dropna().mean(axis=1)
+    return (
+        cells.reindex(columns=[(*task, head) for task in tasks for head in heads])
+        .dropna()
+        .mean(axis=1)
+    )
 
 
 def contrast_comparisons(runs: pd.DataFrame, contrasts: tuple = CONTRASTS) -> pd.DataFrame:
@@ -154,7 +187,11 @@ def contrast_comparisons(runs: pd.DataFrame, contrasts: tuple = CONTRASTS) -> pd
             sides = [seed_means(group, side, column) for side in (heads, others)]
             if min(map(len, sides)):
                 row = {"script": script, "env_id": env_id, "measure": measure, "factor": factor}
-                rows.append(row | {"head": ", ".join(heads), "baseline": ", ".join(others)} | compared(*sides))
+                rows.append(
+                    row
+                    | {"head": ", ".join(heads), "baseline": ", ".join(others)}
+                    | compared(*sides)
+                )
     return judged(rows)
 
 
@@ -164,9 +201,17 @@ def stop_comparisons(runs: pd.DataFrame) -> pd.DataFrame:
     for script, env_id, head, baseline in pairs(runs.dropna(subset="threshold")):
         a, b = (arm.set_index("seed")["stop"].fillna(math.inf) for arm in (head, baseline))
         seeds = a.index.intersection(b.index)
-        row = {"script": script, "env_id": env_id, "head": head["arm"].iat[0], "baseline": baseline["arm"].iat[0]}
+        row = {
+            "script": script,
+            "env_id": env_id,
+            "head": head["arm"].iat[0],
+            "baseline": baseline["arm"].iat[0],
+        }
         row |= {"stop": stop(head), "baseline_stop": stop(baseline)}
-        row |= {"sooner": int((a[seeds] < b[seeds]).sum()), "later": int((a[seeds] > b[seeds]).sum())}
+        row |= {
+            "sooner": int((a[seeds] < b[seeds]).sum()),
+            "later": int((a[seeds] > b[seeds]).sum()),
+        }
         rows.append(row | {"seeds": len(seeds), "p": verdicts.sign_p(row["sooner"], row["later"])})
     return pd.DataFrame(rows).assign(corrected=verdicts.corrected([row["p"] for row in rows]))
 
@@ -194,7 +239,9 @@ def judged(rows: list[dict]) -> pd.DataFrame:
     if not rows:
         return frame
     frame = frame.assign(corrected=verdicts.corrected(frame["p"]))
-    return frame.assign(verdict=[verdicts.verdict(*row) for row in zip(frame["difference"], frame["corrected"])])
+    return frame.assign(
+        verdict=[verdicts.verdict(*row) for row in zip(frame["difference"], frame["corrected"])]
+    )
 
 
 def stop(runs: pd.DataFrame) -> str:

@@ -40,17 +40,23 @@ class MinAtarFrames(gym.Wrapper):
     def render(self) -> np.ndarray | None:
         """(160, 160, 3), or None without a render mode."""
         frame = self.env.render()
-        return None if frame is None else (255 * np.kron(frame, np.ones((16, 16, 1)))).astype(np.uint8)
+        return (
+            None if frame is None else (255 * np.kron(frame, np.ones((16, 16, 1)))).astype(np.uint8)
+        )
 
 
 def make_minatar(game: str, render_mode: str | None = None, **kwargs) -> gym.Env:
     """A MinAtar game with observations of shape (channels, 10, 10), dtype bool."""
     from minatar.gym import BaseEnv
 
-    env = MinAtarFrames(BaseEnv(game, render_mode=render_mode, use_minimal_action_set=True, **kwargs))
+    env = MinAtarFrames(
+        BaseEnv(game, render_mode=render_mode, use_minimal_action_set=True, **kwargs)
+    )
     height, width, channels = env.observation_space.shape
     space = gym.spaces.Box(0, 1, (channels, height, width), dtype=np.bool_)
-    return gym.wrappers.TransformObservation(env, partial(np.moveaxis, source=-1, destination=0), space)
+    return gym.wrappers.TransformObservation(
+        env, partial(np.moveaxis, source=-1, destination=0), space
+    )
 
 
 class EnvPool(VectorEnv):
@@ -70,13 +76,17 @@ class EnvPool(VectorEnv):
         self.single_action_space = spec.gymnasium_action_space
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
-        self._make_pool = partial(envpool.make, task, env_type="gymnasium", num_envs=num_envs, **kwargs)
+        self._make_pool = partial(
+            envpool.make, task, env_type="gymnasium", num_envs=num_envs, **kwargs
+        )
         self._pool = None
 
     def _reset_pool(self) -> tuple[np.ndarray, dict]:
         return self._pool.reset()
 
-    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[np.ndarray, dict]:
+    def reset(
+        self, *, seed: int | None = None, options: dict | None = None
+    ) -> tuple[np.ndarray, dict]:
         """Reset all environments; without a seed, the running pool goes on with its own random numbers."""
         super().reset(seed=seed)
         if self._pool is None or seed is not None:
@@ -85,7 +95,9 @@ class EnvPool(VectorEnv):
             self._pool = self._make_pool(seed=pool_seed)
         return self._reset_pool()
 
-    def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict]:
+    def step(
+        self, actions: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict]:
         """Step all environments."""
         return self._pool.step(np.asarray(actions))
 
@@ -103,13 +115,17 @@ class DiscreteCarRacing(EnvPool):
     action is repeated can wait for the others.
     """
 
-    CONTROLS = np.array([[0, 0, 0], [0.6, 0, 0], [-0.6, 0, 0], [0, 0.2, 0], [0, 0, 0.8]], np.float32)  # steering, gas, brake
+    CONTROLS = np.array(
+        [[0, 0, 0], [0.6, 0, 0], [-0.6, 0, 0], [0, 0.2, 0], [0, 0, 0.8]], np.float32
+    )  # steering, gas, brake
     GREY = np.array([0.2125, 0.7154, 0.0721], np.float32)
 
     def __init__(self, num_envs: int = 1, action_repeat: int = 1, **kwargs: Any):
         if action_repeat < 1:
             raise ValueError(f"action_repeat must be at least 1, not {action_repeat}")
-        kwargs.setdefault("num_threads", min(num_envs, os.cpu_count()))  # envpool's default is batch_size, one
+        kwargs.setdefault(
+            "num_threads", min(num_envs, os.cpu_count())
+        )  # envpool's default is batch_size, one
         super().__init__("CarRacing-v3", num_envs, batch_size=1, **kwargs)
         self.action_repeat = action_repeat
         self.single_observation_space = gym.spaces.Box(0, 255, (4, 96, 96), np.uint8)
@@ -127,7 +143,11 @@ class DiscreteCarRacing(EnvPool):
             self._frames[i, :-1] = frame.reshape(96, 96) if resets else self._frames[i, 1:]
             self._frames[i, -1] = frame.reshape(96, 96)
             self._rewards[i] += rewards[0]
-            self._terminated[i], self._truncated[i], self._ended[i] = terminated[0], truncated[0], terminated[0] | truncated[0]
+            self._terminated[i], self._truncated[i], self._ended[i] = (
+                terminated[0],
+                truncated[0],
+                terminated[0] | truncated[0],
+            )
 
     def _reset_pool(self) -> tuple[np.ndarray, dict]:
         self._frames = np.zeros((self.num_envs, 4, 96, 96), np.uint8)
@@ -138,7 +158,9 @@ class DiscreteCarRacing(EnvPool):
         self._receive(self.num_envs)
         return self._frames.copy(), {}
 
-    def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict]:
+    def step(
+        self, actions: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict]:
         """Step all environments; one whose episode has ended only resets."""
         self._rewards = np.zeros(self.num_envs)
         resets = self._ended.copy()
@@ -147,7 +169,13 @@ class DiscreteCarRacing(EnvPool):
             if len(chosen):
                 self._pool.send(self.CONTROLS[np.asarray(actions)[chosen]], chosen.astype(np.int32))
                 self._receive(len(chosen))
-        return self._frames.copy(), self._rewards, self._terminated.copy(), self._truncated.copy(), {}
+        return (
+            self._frames.copy(),
+            self._rewards,
+            self._terminated.copy(),
+            self._truncated.copy(),
+            {},
+        )
 
 
 class CliffWalking(gym.Env):
@@ -164,9 +192,17 @@ class CliffWalking(gym.Env):
     CELLS = range(8)  # where there is something to decide
 
     def __init__(
-        self, exits=(0, 0, 1, 1), starts=(0.25, 0.25, 0.25, 0.25), synonym: bool = False, render_mode: str | None = None
+        self,
+        exits=(0, 0, 1, 1),
+        starts=(0.25, 0.25, 0.25, 0.25),
+        synonym: bool = False,
+        render_mode: str | None = None,
     ):
-        self.exits, self.starts, self.render_mode = dict(zip(self.INNER, exits)), starts, render_mode
+        self.exits, self.starts, self.render_mode = (
+            dict(zip(self.INNER, exits)),
+            starts,
+            render_mode,
+        )
         self.observation_space = gym.spaces.Discrete(12)
         self.action_space = gym.spaces.Discrete(4 + synonym)
 
@@ -217,7 +253,11 @@ def register_all() -> None:
     for name, game in MINATAR_GAMES.items():
         gym.register(f"MinAtar/{name}-v1", make_minatar, kwargs={"game": game})
     gym.register("DiscreteCarRacing-v0", vector_entry_point=DiscreteCarRacing)
-    variants = {"Ideal": {}, "Unbalanced": {"exits": (0, 0, 0, 1)}, "Uneven": {"starts": (0.7, 0.1, 0.1, 0.1)}}
+    variants = {
+        "Ideal": {},
+        "Unbalanced": {"exits": (0, 0, 0, 1)},
+        "Uneven": {"starts": (0.7, 0.1, 0.1, 0.1)},
+    }
     variants |= {"Unexplored": {"starts": (0.5, 0.0, 0.0, 0.5)}, "Semantic": {"synonym": True}}
     for name, flags in variants.items():
         gym.register(f"{name}CliffWalking-v0", CliffWalking, kwargs=flags, max_episode_steps=50)
@@ -228,7 +268,9 @@ def register_all() -> None:
     for task, (module, *_) in registry.specs.items():
         gym.register(f"envpool/{task.replace('/', '-')}", vector_entry_point=partial(EnvPool, task))
         if module.startswith("envpool.atari"):
-            gym.register(f"Atari/{task}", vector_entry_point=partial(EnvPool, task), kwargs=ATARI_OPTIONS)
+            gym.register(
+                f"Atari/{task}", vector_entry_point=partial(EnvPool, task), kwargs=ATARI_OPTIONS
+            )
 
 
 register_all()

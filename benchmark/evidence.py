@@ -46,7 +46,11 @@ GROUPS = {
     ("random", "random-trainable"): "random, frozen and trainable",
     ("orthogonal", "orthogonal-trainable"): "orthogonal, frozen and trainable",
 }
-PAIRS = (("etf", "linear"), ("etf-trainable", "linear"), ("etf", "etf-trainable"))  # whole, start alone, freezing alone
+PAIRS = (
+    ("etf", "linear"),
+    ("etf-trainable", "linear"),
+    ("etf", "etf-trainable"),
+)  # whole, start alone, freezing alone
 STARTS = (  # for contrast_comparisons
     ("norm of the start", ("linear-2",), ("linear",)),
     ("all but the norm", ("etf",), ("linear-2",)),
@@ -69,7 +73,9 @@ def runs(folder: str) -> pd.DataFrame:
 
 def indexed(rows: pd.DataFrame) -> pd.DataFrame:
     """Comparisons by script, task ("4 tasks" or so for several, of normalised scores), measure, head and baseline."""
-    rows = rows.assign(task=rows["env_id"].map(plain_id), measure=rows["measure"].str.removeprefix("normalised "))
+    rows = rows.assign(
+        task=rows["env_id"].map(plain_id), measure=rows["measure"].str.removeprefix("normalised ")
+    )
     return rows.set_index(["script", "task", "measure", "head", "baseline"]).sort_index()
 
 
@@ -77,7 +83,9 @@ def indexed(rows: pd.DataFrame) -> pd.DataFrame:
 def comparisons(folder: str) -> pd.DataFrame:
     """All comparisons of the report with their verdicts, `indexed`."""
     several = judged([row for row in aggregate_comparisons(runs(folder)) if row["tasks"] > 1])
-    return indexed(pd.concat([task_comparisons(runs(folder)), several, contrast_comparisons(runs(folder))]))
+    return indexed(
+        pd.concat([task_comparisons(runs(folder)), several, contrast_comparisons(runs(folder))])
+    )
 
 
 @cache
@@ -139,7 +147,10 @@ def gap(head: str, baseline: str, measure: str, script: str = "all scripts") -> 
 
 def verdict_counts(head: str, baseline: str, measure: str) -> str:
     """Of how many single tasks the verdict is better, and of how many worse."""
-    words = [small().loc[script, task, measure, head, baseline]["verdict"] for script, task in tasks(TABLE)]
+    words = [
+        small().loc[script, task, measure, head, baseline]["verdict"]
+        for script, task in tasks(TABLE)
+    ]
     return f"better in {words.count('better') or 'none'}, worse in {words.count('worse') or 'none'}"
 
 
@@ -157,7 +168,9 @@ def longer(script: str) -> str:
 def dispersion(measure: str) -> str:
     """In how many tasks the frozen ETF varies more over seeds than the learned head, and in how many distinguishably."""
     table = comparisons(TABLE).dropna(subset="equal_spread")
-    table = table.assign(test=corrected(table["equal_spread"])).query("head == 'etf' and measure == @measure")
+    table = table.assign(test=corrected(table["equal_spread"])).query(
+        "head == 'etf' and measure == @measure"
+    )
     more, sure = (table["change"].str[0] > 0), table["test"] <= 0.05
     together = f"together p {p_value(sign_p(more.sum(), (~more).sum()))} by the sign test"
     return f"in {more.sum()} of {len(table)} cases (by itself distinguishable in {(more & sure).sum() or 'none'}, {together})"
@@ -178,49 +191,95 @@ def differences(measure: str, pairs: tuple[tuple[str, str], ...]) -> str:
     """Pairs of heads by script and task, and over tasks as normalised scores."""
     lines = [(title(*case), *case) for case in tasks(TABLE)]
     for script in (*SCRIPTS, "all scripts"):
-        lines.append((f"**{script.removesuffix('_acpg')}, {over(script)}, normalised**", script, over(script)))
+        lines.append(
+            (
+                f"**{script.removesuffix('_acpg')}, {over(script)}, normalised**",
+                script,
+                over(script),
+            )
+        )
     rows = [
-        [name, *(judgement(small().loc[script, task, measure, head, baseline]) for head, baseline in pairs)]
+        [
+            name,
+            *(
+                judgement(small().loc[script, task, measure, head, baseline])
+                for head, baseline in pairs
+            ),
+        ]
         for name, script, task in lines
     ]
-    return markdown([measure, *(f"{HEADS[head]} against {HEADS[baseline]}" for head, baseline in pairs)], rows)
+    return markdown(
+        [measure, *(f"{HEADS[head]} against {HEADS[baseline]}" for head, baseline in pairs)], rows
+    )
 
 
 def contrasts() -> str:
     """In the controls, by task: the areas of each head against the learned one's, and of the heads against each other; and of
     both tasks together also the final returns."""
     area, final = sorted(COMPARED.values())
-    columns = [*((task, area) for _, task in tasks(CONTROLS)), ("2 tasks", area), ("2 tasks", final)]
+    columns = [
+        *((task, area) for _, task in tasks(CONTROLS)),
+        ("2 tasks", area),
+        ("2 tasks", final),
+    ]
     table, rows = comparisons(CONTROLS).loc["ppo_acpg"], []
     pairs = [((head,), ("linear",)) for head in (*FROZEN, *TRAINABLE)]
     for heads, others in [*pairs, *(sides for _, *sides in CONTRASTS)]:
         name = " against ".join(GROUPS.get(side) or HEADS[side[0]] for side in (heads, others))
-        cells = [judgement(table.loc[(*column, ", ".join(heads), ", ".join(others))]) for column in columns]
+        cells = [
+            judgement(table.loc[(*column, ", ".join(heads), ", ".join(others))])
+            for column in columns
+        ]
         rows.append([name, *cells])
-    titles = [f"{task}, {measure}".replace("2 tasks,", "both, normalised") for task, measure in columns]
+    titles = [
+        f"{task}, {measure}".replace("2 tasks,", "both, normalised") for task, measure in columns
+    ]
     return markdown(["", *titles], rows)
 
 
 def stops() -> str:
     """How soon the frozen ETF reaches the threshold and how soon the learned head does."""
     rows = []
-    table = stop_comparisons(runs(TABLE)).query("head == 'etf'").assign(task=lambda rows: rows["env_id"].map(plain_id))
+    table = (
+        stop_comparisons(runs(TABLE))
+        .query("head == 'etf'")
+        .assign(task=lambda rows: rows["env_id"].map(plain_id))
+    )
     table = table.set_index(["script", "task"])
     for script, task in tasks(TABLE):
         row = table.loc[script, task]
         seeds = f"{row['sooner']}, {row['later']}, {row['seeds'] - row['sooner'] - row['later']}"
         rows.append(
-            [title(script, task), row["baseline_stop"], row["stop"], seeds, p_value(row["p"]), p_value(row["corrected"])]
+            [
+                title(script, task),
+                row["baseline_stop"],
+                row["stop"],
+                seeds,
+                p_value(row["p"]),
+                p_value(row["corrected"]),
+            ]
         )
-    columns = ["stop (steps)", HEADS["linear"], HEADS["etf"], "seeds for which the ETF is sooner, later, equal"]
+    columns = [
+        "stop (steps)",
+        HEADS["linear"],
+        HEADS["etf"],
+        "seeds for which the ETF is sooner, later, equal",
+    ]
     return markdown([*columns, "p", "corrected p"], rows)
 
 
 def hours_of_controls() -> float:
     """What benchmark/paper/controls.sh would take of one core, going by the speed of PPO on MinAtar's games and LunarLander:
     seven heads, 20 seeds and 5M steps each."""
-    games = read("minatar/runs.csv").query("epsilon == 0").groupby("env_id")["steps_per_second"].median()
-    lander = (1_000_000 / read("ppo_checks/runs.csv").query("env_id == 'LunarLander-v3'")["seconds"]).median()
+    games = (
+        read("minatar/runs.csv")
+        .query("epsilon == 0")
+        .groupby("env_id")["steps_per_second"]
+        .median()
+    )
+    lander = (
+        1_000_000 / read("ppo_checks/runs.csv").query("env_id == 'LunarLander-v3'")["seconds"]
+    ).median()
     return sum(7 * 20 * 5_000_000 / speed / 3600 for speed in (*games, lander))
 
 
@@ -228,7 +287,9 @@ def hours() -> pd.DataFrame:
     """What benchmark/paper/table_1.sh would take of one core, going by short runs: steps per second, hours of a run, number of
     runs and hours of them all, by script, task and backbone."""
     frame = runs(HOURS).set_index(["script", "task", "backbone"])
-    number, steps = ([FULL[script, task][place] for script, task, _ in frame.index] for place in (0, 1))
+    number, steps = (
+        [FULL[script, task][place] for script, task, _ in frame.index] for place in (0, 1)
+    )
     frame = frame[["steps_per_second"]].assign(runs=number, steps=steps)
     frame = frame.assign(hours_a_run=frame["steps"] / frame["steps_per_second"] / 3600)
     return frame.assign(hours=frame["runs"] * frame["hours_a_run"])
@@ -239,7 +300,13 @@ def hours_table() -> str:
     rows = []
     for row in hours().reset_index().itertuples():
         rows.append(
-            [title(row.script, FULL[row.script, row.task][2]), row.backbone, f"{row.runs} of {row.steps / 1e6:.0f}M steps"]
+            [
+                title(row.script, FULL[row.script, row.task][2]),
+                row.backbone,
+                f"{row.runs} of {row.steps / 1e6:.0f}M steps",
+            ]
         )
         rows[-1] += [f"{row.steps_per_second:.0f}", f"{row.hours_a_run:,.1f}", f"{row.hours:,.0f}"]
-    return markdown(["script, tasks", "backbone", "runs", "steps/s", "hours a run", "hours of one core"], rows)
+    return markdown(
+        ["script, tasks", "backbone", "runs", "steps/s", "hours a run", "hours of one core"], rows
+    )

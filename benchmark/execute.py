@@ -111,7 +111,9 @@ def surroundings() -> dict:
         commit = subprocess.run(git, capture_output=True, text=True).stdout.strip() or None
     except FileNotFoundError:
         commit = None
-    machine = f"{platform.node()}, {platform.machine()}, {os.cpu_count()} CPUs, {platform.platform()}"
+    machine = (
+        f"{platform.node()}, {platform.machine()}, {os.cpu_count()} CPUs, {platform.platform()}"
+    )
     return {"versions": versions, "commit": commit, "machine": machine}
 
 
@@ -135,15 +137,30 @@ def stop(process: subprocess.Popen) -> None:
                 continue
 
 
-def attempt(out: Path, run: Run, lock_file: IO, ignored: tuple[signal.Signals, ...]) -> Generator[None, None, int]:
+def attempt(
+    out: Path, run: Run, lock_file: IO, ignored: tuple[signal.Signals, ...]
+) -> Generator[None, None, int]:
     """Start the run's script, or continue it from its checkpoint, and yield until it ends; if closed before, stops it. Returns
     its exit code."""
     folder, record = out / "runs" / run.name, read_record(out, run)
-    record = {**run._asdict(), "command": command(out, run), "attempts": 0, "seconds": 0.0, "started": None} | record
-    record |= {"outcome": "running", "exit_code": None, "attempts": record["attempts"] + 1, **surroundings()}
+    record = {
+        **run._asdict(),
+        "command": command(out, run),
+        "attempts": 0,
+        "seconds": 0.0,
+        "started": None,
+    } | record
+    record |= {
+        "outcome": "running",
+        "exit_code": None,
+        "attempts": record["attempts"] + 1,
+        **surroundings(),
+    }
     record["started"] = record["started"] or datetime.now(UTC).isoformat(timespec="seconds")
     write_json(folder / "record.json", record)
-    for half_made in (path for path in folder.iterdir() if path.is_dir() and not (path / "checkpoint.pt").exists()):
+    for half_made in (
+        path for path in folder.iterdir() if path.is_dir() and not (path / "checkpoint.pt").exists()
+    ):
         shutil.rmtree(half_made)
     words, start = next_command(out, run), time.monotonic()
     with open(folder / "log.txt", "a") as log:
@@ -156,18 +173,27 @@ def attempt(out: Path, run: Run, lock_file: IO, ignored: tuple[signal.Signals, .
             start_new_session=True,
             pass_fds=[lock_file.fileno()],
             # Safe as this program has one thread; and the signal comes when the thread ends that forked.
-            preexec_fn=functools.partial(prepare_child, os.getpid(), ignored) if sys.platform == "linux" else None,
+            preexec_fn=functools.partial(prepare_child, os.getpid(), ignored)
+            if sys.platform == "linux"
+            else None,
         )
     try:
         while process.poll() is None:
             yield
     finally:
         stop(process)
-    for path in filter(Path.is_file, folder.rglob("*")):  # what the record calls finished must outlast a power cut
+    for path in filter(
+        Path.is_file, folder.rglob("*")
+    ):  # what the record calls finished must outlast a power cut
         with open(path) as file:
             os.fsync(file.fileno())
-    record |= {"exit_code": process.returncode, "seconds": round(record["seconds"] + time.monotonic() - start, 2)}
-    write_json(folder / "record.json", record | {"outcome": "failed" if process.returncode else "finished"})
+    record |= {
+        "exit_code": process.returncode,
+        "seconds": round(record["seconds"] + time.monotonic() - start, 2),
+    }
+    write_json(
+        folder / "record.json", record | {"outcome": "failed" if process.returncode else "finished"}
+    )
     return process.returncode
 
 

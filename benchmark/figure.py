@@ -17,7 +17,10 @@ import tyro
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
-HEADS = {"False": ("learned head", "#E69F00"), "True": ("frozen simplex ETF", "#0072B2")}  # Okabe & Ito's colours
+HEADS = {
+    "False": ("learned head", "#E69F00"),
+    "True": ("frozen simplex ETF", "#0072B2"),
+}  # Okabe & Ito's colours
 
 
 @dataclass
@@ -31,14 +34,24 @@ def main(args: Args) -> None:
         rows = list(csv.DictReader(file))
     curves = defaultdict(lambda: defaultdict(lambda: defaultdict(list)))
     for row in rows:
-        curves[row["env_id"]][row["etf_head"]][row["seed"]].append((float(row["step"]), float(row["value"])))
-    figure, axes = plt.subplots(1, len(curves), figsize=(3.6 * len(curves), 3.1), squeeze=False, layout="constrained")
+        curves[row["env_id"]][row["etf_head"]][row["seed"]].append(
+            (float(row["step"]), float(row["value"]))
+        )
+    figure, axes = plt.subplots(
+        1, len(curves), figsize=(3.6 * len(curves), 3.1), squeeze=False, layout="constrained"
+    )
     for axis, (env_id, heads) in zip(axes[0], curves.items(), strict=True):
         for head, (label, colour) in HEADS.items():
             seeds = np.array([*heads[head].values()])
             steps, values = seeds[0, :, 0] / 1000, seeds[:, :, 1]
             axis.plot(steps, values.T, color=colour, linewidth=0.6, alpha=0.35)
-            axis.plot(steps, np.median(values, axis=0), color=colour, linewidth=2.2, label=f"{label}, seeds: {len(seeds)}")
+            axis.plot(
+                steps,
+                np.median(values, axis=0),
+                color=colour,
+                linewidth=2.2,
+                label=f"{label}, seeds: {len(seeds)}",
+            )
         axis.set(title=env_id, xlabel="environment steps (thousands)")
         axis.grid(alpha=0.25)
         axis.legend(fontsize=8)

@@ -66,10 +66,14 @@ def project(x: Tensor, radius: float) -> Tensor:
     return x * (radius / x.norm(dim=1, keepdim=True).clamp_min(radius))
 
 
-def solve_frozen(weight: Tensor, labels: Tensor, radius: float, generator: torch.Generator) -> Tensor:
+def solve_frozen(
+    weight: Tensor, labels: Tensor, radius: float, generator: torch.Generator
+) -> Tensor:
     """Activations (states, d) that minimise the loss for the head's rows `weight` (K, d), by projected gradient descent. Where
     the loss is flat its curvature shrinks with its gradient, so the step may grow as the gradient falls."""
-    h = project(torch.randn(len(labels), weight.shape[1], generator=generator, dtype=torch.float64), radius)
+    h = project(
+        torch.randn(len(labels), weight.shape[1], generator=generator, dtype=torch.float64), radius
+    )
     targets, longest = torch.nn.functional.one_hot(labels, len(weight)), weight.norm(dim=1).max()
     for _ in range(10_000):
         gradient = ((h @ weight.T).softmax(dim=1) - targets) @ weight
@@ -84,8 +88,14 @@ def solve_learned(num_actions: int, ratio: int, args: Args, generator: torch.Gen
     """Rows (K, d) of a head learned together with the activations. States of an action share their activation, as for any W
     the best one is unique. Both constraints are active at the optimum, so the variables are directions, and L-BFGS needs no
     projection."""
-    shape, counts = (num_actions, args.feature_dim), torch.bincount(state_labels(num_actions, ratio))
-    raw = [torch.randn(*shape, generator=generator, dtype=torch.float64).requires_grad_() for _ in range(2)]
+    shape, counts = (
+        (num_actions, args.feature_dim),
+        torch.bincount(state_labels(num_actions, ratio)),
+    )
+    raw = [
+        torch.randn(*shape, generator=generator, dtype=torch.float64).requires_grad_()
+        for _ in range(2)
+    ]
     shares, actions = counts / counts.sum(), torch.arange(num_actions)
 
     def head_and_activations() -> tuple[Tensor, Tensor]:
@@ -96,12 +106,19 @@ def solve_learned(num_actions: int, ratio: int, args: Args, generator: torch.Gen
     def closure() -> Tensor:
         optimizer.zero_grad()
         weight, h = head_and_activations()
-        loss = torch.nn.functional.cross_entropy(h @ weight.T, actions, reduction="none") @ shares.double()
+        loss = (
+            torch.nn.functional.cross_entropy(h @ weight.T, actions, reduction="none")
+            @ shares.double()
+        )
         loss.backward()
         return loss
 
     optimizer = torch.optim.LBFGS(
-        raw, max_iter=2_000, tolerance_grad=1e-8, tolerance_change=1e-12, line_search_fn="strong_wolfe"
+        raw,
+        max_iter=2_000,
+        tolerance_grad=1e-8,
+        tolerance_change=1e-12,
+        line_search_fn="strong_wolfe",
     )
     optimizer.step(closure)
     return head_and_activations()[0].detach()
@@ -128,14 +145,28 @@ def draw(rows: list[dict], out: Path) -> None:
     figure, axis = plt.subplots(figsize=(6.4, 4), layout="constrained")
     for num_actions in dict.fromkeys(row["num_actions"] for row in rows):
         for head, style in (("frozen", "--"), ("learned", "-")):
-            points = [(row["ratio"], row["angle"]) for row in rows if (row["num_actions"], row["head"]) == (num_actions, head)]
+            points = [
+                (row["ratio"], row["angle"])
+                for row in rows
+                if (row["num_actions"], row["head"]) == (num_actions, head)
+            ]
             ratios = sorted({ratio for ratio, _ in points})
-            medians = [np.median([angle for ratio, angle in points if ratio == at]) for at in ratios]
+            medians = [
+                np.median([angle for ratio, angle in points if ratio == at]) for at in ratios
+            ]
             label = f"K = {num_actions}, {'frozen ETF' if head == 'frozen' else 'learned head'}"
             axis.plot(
-                ratios, medians, style, color=COLOURS[num_actions], marker="o" if head == "learned" else None, label=label
+                ratios,
+                medians,
+                style,
+                color=COLOURS[num_actions],
+                marker="o" if head == "learned" else None,
+                label=label,
             )
-    axis.set(xscale="log", xlabel="imbalance ratio R (states per frequent action / states per rare action)")
+    axis.set(
+        xscale="log",
+        xlabel="imbalance ratio R (states per frequent action / states per rare action)",
+    )
     axis.set(ylabel="smallest angle between\nrows of rare actions (degrees)", ylim=(0, None))
     axis.grid(alpha=0.25)
     axis.legend(fontsize=8)
@@ -147,14 +178,19 @@ def draw_frames(out: Path) -> None:
     figure = plt.figure(figsize=(9, 3.2), layout="constrained")
     for k, num_actions in enumerate((2, 3, 4)):
         rows = simplex_etf(num_actions)
-        corners = torch.nn.functional.pad(rows @ simplex_coordinates(rows), (0, max(0, 3 - num_actions))).numpy()
+        corners = torch.nn.functional.pad(
+            rows @ simplex_coordinates(rows), (0, max(0, 3 - num_actions))
+        ).numpy()
         axis = figure.add_subplot(1, 3, k + 1, projection="3d" if num_actions == 4 else None)
         for a, b in itertools.combinations(corners, 2):
             axis.plot(*zip(a, b), color="grey", linewidth=0.7)
         for row, colour in zip(corners, ("#0072B2", "#D55E00", "#009E73", "#CC79A7")):
             axis.plot(*zip(0 * row, row), color=colour, linewidth=2.5, marker="o", markevery=[1])
         cosine = -1 / (num_actions - 1)
-        axis.set_title(f"K = {num_actions}: cosine {cosine:.3g}, {math.degrees(math.acos(cosine)):.1f} degrees", fontsize=10)
+        axis.set_title(
+            f"K = {num_actions}: cosine {cosine:.3g}, {math.degrees(math.acos(cosine)):.1f} degrees",
+            fontsize=10,
+        )
         axis.set_axis_off()
         axis.set(**{f"{dimension}lim": (-1.1, 1.1) for dimension in "xyz"[: corners.shape[1]]})
         axis.set_aspect("equal")

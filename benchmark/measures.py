@@ -12,9 +12,31 @@ import torch
 
 from benchmark.thresholds import normalised, threshold
 
-MEASURES = ("best", "final", "last_tenth", "area", "threshold", "stop", "normalised", "seconds", "steps_per_second")
-COLLAPSE = ("actions_seen", "feature_norm", "head_equinorm", "head_equiangularity", "head_maximal_angle")
-COLLAPSE += ("means_equinorm", "means_equiangularity", "means_maximal_angle", "self_duality", "within_variability")
+MEASURES = (
+    "best",
+    "final",
+    "last_tenth",
+    "area",
+    "threshold",
+    "stop",
+    "normalised",
+    "seconds",
+    "steps_per_second",
+)
+COLLAPSE = (
+    "actions_seen",
+    "feature_norm",
+    "head_equinorm",
+    "head_equiangularity",
+    "head_maximal_angle",
+)
+COLLAPSE += (
+    "means_equinorm",
+    "means_equiangularity",
+    "means_maximal_angle",
+    "self_duality",
+    "within_variability",
+)
 HEADER = ["global_step", "return", "length", "seconds"]
 
 
@@ -40,12 +62,16 @@ def read_checkpoint(run: Path) -> dict:
     """The run's checkpoint. Raises Unfinished if there is none, ValueError if it is damaged."""
     if not (run / "checkpoint.pt").exists():
         raise Unfinished("no checkpoint")
-    if parts_of_name(run)[1].startswith(("sb3-", "cleanrl-")):  # peers write another format, at the end only
+    if parts_of_name(run)[1].startswith(
+        ("sb3-", "cleanrl-")
+    ):  # peers write another format, at the end only
         return {"global_step": math.inf}
     try:
         return torch.load(run / "checkpoint.pt", map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:  # a damaged file can raise anything
-        raise ValueError(f"checkpoint.pt: {type(error).__name__}: {error}".split("\n")[0]) from error
+        raise ValueError(
+            f"checkpoint.pt: {type(error).__name__}: {error}".split("\n")[0]
+        ) from error
 
 
 def read_json(path: Path) -> dict:
@@ -64,7 +90,12 @@ def read_episodes(run: Path) -> tuple[list[list[str]], np.ndarray]:
         numbers = np.array(lines, dtype=float)
     except (ValueError, csv.Error) as error:
         raise ValueError(f"episodes.csv: {error}") from error
-    if header != HEADER or numbers.shape != (len(lines), 4) or not len(lines) or not np.isfinite(numbers).all():
+    if (
+        header != HEADER
+        or numbers.shape != (len(lines), 4)
+        or not len(lines)
+        or not np.isfinite(numbers).all()
+    ):
         raise ValueError("episodes.csv: not a table of finite numbers with a row per episode")
     if (np.diff(numbers[:, 0]) < 0).any():
         raise ValueError("episodes.csv: steps run backwards")
@@ -110,9 +141,14 @@ def measure(run: Path) -> tuple[dict, list[dict], list[list[str]]]:
     script, total = script_name(run, checkpoint), flags["total_timesteps"]
     if checkpoint["global_step"] < total:
         raise Unfinished(f"stops at step {checkpoint['global_step']} of {total}")
-    size, written = (run / "episodes.csv").stat().st_size, checkpoint.get("log_sizes", {}).get("episodes.csv")
+    size, written = (
+        (run / "episodes.csv").stat().st_size,
+        checkpoint.get("log_sizes", {}).get("episodes.csv"),
+    )
     if written is not None and size != written:
-        raise ValueError(f"episodes.csv: holds {size} bytes, but {written} when the checkpoint was written")
+        raise ValueError(
+            f"episodes.csv: holds {size} bytes, but {written} when the checkpoint was written"
+        )
     lines, episodes = read_episodes(run)
     steps, returns = episodes[:, 0], episodes[:, 1]
 
@@ -134,13 +170,16 @@ def measure(run: Path) -> tuple[dict, list[dict], list[list[str]]]:
         "steps_per_second": steps[-1] / episodes[-1, 3] if episodes[-1, 3] else None,
         **history[-1],
     }
-    ignored = {"head_std"} if flags.get("etf_head") else {"etf_scale", "head_frame", "head_trainable"}
+    ignored = (
+        {"head_std"} if flags.get("etf_head") else {"etf_scale", "head_frame", "head_trainable"}
+    )
     flags = {key: value for key, value in flags.items() if key not in ignored}
     if flags.get("exp_name") == script:  # by default; it says nothing more
         flags["exp_name"] = ""
     measured = [entry["global_step"] for entry in history]
     points = [
-        {"step": f"{step:.0f}", "value": f"{value:.6g}"} | cells(history[bisect_right(measured, step) - 1], COLLAPSE)
+        {"step": f"{step:.0f}", "value": f"{value:.6g}"}
+        | cells(history[bisect_right(measured, step) - 1], COLLAPSE)
         for step, value in zip(grid, curve)
     ]
     keys = {"script": script, "head": head_name(flags), "seed": int(flags["seed"])}

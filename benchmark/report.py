@@ -94,21 +94,29 @@ def mean_std(values: pd.Series) -> str:
 
 def seeds_text(needed: float) -> str:
     """A number of seeds as `verdicts.seeds_needed` gives it."""
-    return "–" if math.isnan(needed) else f"more than {verdicts.MOST_SEEDS}" if math.isinf(needed) else f"{needed:.0f}"
+    return (
+        "–"
+        if math.isnan(needed)
+        else f"more than {verdicts.MOST_SEEDS}"
+        if math.isinf(needed)
+        else f"{needed:.0f}"
+    )
 
 
 def sentence(row: pd.Series) -> str:
     """The verdict in words."""
     start = f"{row['script']}, {row['env_id']}, {row['measure']}: {row['head']} is {row['verdict']}"
-    seeds = f"{row['seeds']} of seeds" if row["seeds"].endswith("pairs") else f"{row['seeds']} seeds"
+    seeds = (
+        f"{row['seeds']} of seeds" if row["seeds"].endswith("pairs") else f"{row['seeds']} seeds"
+    )
     if math.isnan(row["p"]):
         return f"{start} from {row['baseline']} at this number of seeds ({seeds}): a single seed shows no spread."
-    figures = (
-        f"{seeds}; difference {span(row['difference'], row['low'], row['high'])}, corrected p {p_value(row['corrected'])}"
-    )
+    figures = f"{seeds}; difference {span(row['difference'], row['low'], row['high'])}, corrected p {p_value(row['corrected'])}"
     if row["verdict"] != "not distinguishable":
         return f"{start} than {row['baseline']} ({figures})."
-    why = f"about {seeds_text(row['needed'])} seeds a side would be needed".replace("about more", "more")
+    why = f"about {seeds_text(row['needed'])} seeds a side would be needed".replace(
+        "about more", "more"
+    )
     if row["p"] <= 0.05:
         why = f"without the correction it would count as different (p {p_value(row['p'])})"
     return f"{start} from {row['baseline']} at this number of seeds ({figures}); {why}."
@@ -118,7 +126,11 @@ def origin(row: dict) -> str:
     """A row of provenance.csv in words."""
     text = f"{row['runs']} runs at commit {row['commit']} ({row['versions']}; {row['machine']}), started between "
     text += f"{row['first_start']} and {row['last_start']}, {row['hours']} hours of one worker"
-    return f"{text}; {row['restarted']} of them were started more than once." if row["restarted"] != "0" else f"{text}."
+    return (
+        f"{text}; {row['restarted']} of them were started more than once."
+        if row["restarted"] != "0"
+        else f"{text}."
+    )
 
 
 def pictures(curves: pd.DataFrame, columns: list[str]) -> Iterator[Picture]:
@@ -137,16 +149,32 @@ def effects(comparisons: pd.DataFrame, several: pd.DataFrame) -> pd.DataFrame:
     the less noisy measure."""
     rows, plain = [], Counter(plain_id(env_id) for env_id in set(comparisons["env_id"]))
     few = len(comparisons[["head", "baseline"]].drop_duplicates()) <= 2
-    for row in pd.concat([comparisons.assign(several=False), several.assign(several=True)]).to_dict("records"):
-        ends = (0.0, 1.0) if row["several"] else (normalised(row["env_id"], 0.0), normalised(row["env_id"], 1.0))
+    for row in pd.concat([comparisons.assign(several=False), several.assign(several=True)]).to_dict(
+        "records"
+    ):
+        ends = (
+            (0.0, 1.0)
+            if row["several"]
+            else (normalised(row["env_id"], 0.0), normalised(row["env_id"], 1.0))
+        )
         if None not in ends:
             measure = row["measure"].removeprefix("normalised ")
             name = plain_id(row["env_id"]) if plain[plain_id(row["env_id"])] == 1 else row["env_id"]
             task, head = f"{row['script'].removesuffix('_acpg')}, {name}", row["head"]
-            shown = {"label": task if few else f"{task}: {head}", "several": row["several"], "verdict": row["verdict"]}
+            shown = {
+                "label": task if few else f"{task}: {head}",
+                "several": row["several"],
+                "verdict": row["verdict"],
+            }
             shown |= {"panel": f"{measure}\n{f'{head} ' * few}against {row['baseline']}"}
             shown |= {key: row[key] * (ends[1] - ends[0]) for key in ("difference", "low", "high")}
-            rows.append(shown | {"place": (row["script"] == "all scripts", row["script"], row["several"]), "measure": measure})
+            rows.append(
+                shown
+                | {
+                    "place": (row["script"] == "all scripts", row["script"], row["several"]),
+                    "measure": measure,
+                }
+            )
     return pd.DataFrame(sorted(rows, key=lambda row: (row["measure"], row["place"])))
 
 
@@ -171,8 +199,17 @@ def results_table(runs: pd.DataFrame) -> Table:
     """best, final and stop as in the paper, and the area, by script, environment and head."""
     rows = []
     for key, group in runs.groupby(["script", "env_id", "arm"]):
-        rows.append([*key, str(len(group)), *(mean_std(group[column]) for column in ("best", "final", "area")), stop(group)])
-    return Table(["script", "environment", "head", "seeds", "best", "final", "area", "stop (steps)"], rows)
+        rows.append(
+            [
+                *key,
+                str(len(group)),
+                *(mean_std(group[column]) for column in ("best", "final", "area")),
+                stop(group),
+            ]
+        )
+    return Table(
+        ["script", "environment", "head", "seeds", "best", "final", "area", "stop (steps)"], rows
+    )
 
 
 def verdict_table(comparisons: pd.DataFrame) -> Table:
@@ -189,7 +226,12 @@ def difference_table(comparisons: pd.DataFrame) -> Table:
     for row in comparisons.to_dict("records"):
         rows.append([row["script"], row["env_id"], row["measure"], row["head"], row["baseline"]])
         rows[-1] += [row["seeds"], span(row["difference"], row["low"], row["high"])]
-        rows[-1] += [p_value(row["p"]), p_value(row["corrected"]), row["verdict"], seeds_text(row["needed"])]
+        rows[-1] += [
+            p_value(row["p"]),
+            p_value(row["corrected"]),
+            row["verdict"],
+            seeds_text(row["needed"]),
+        ]
     columns = [
         "script",
         "environment",
@@ -210,23 +252,41 @@ def aggregate_table(rows: list[dict], figures: dict[str, str]) -> Table:
     cells = [[str(row[name]) for name in names] for row in rows]
     for row, line in zip(rows, cells):
         line += [span(*(float(x[0]) for x in row[name])) for name in figures.values()]
-    return Table(["script", "over", "measure", "head", "against", "seeds", "runs left out", *figures], cells)
+    return Table(
+        ["script", "over", "measure", "head", "against", "seeds", "runs left out", *figures], cells
+    )
 
 
 def contrast_table(contrasts: pd.DataFrame) -> Table:
     """The contrasts with their intervals."""
     table = difference_table(contrasts)
-    return Table(["factor", *table.columns], [[factor, *row] for factor, row in zip(contrasts["factor"], table.rows)])
+    return Table(
+        ["factor", *table.columns],
+        [[factor, *row] for factor, row in zip(contrasts["factor"], table.rows)],
+    )
 
 
 def stop_table(stops: pd.DataFrame) -> Table:
     """How soon the threshold is reached with a head and without."""
     rows = []
     for row in stops.to_dict("records"):
-        rows.append([row[key] for key in ("script", "env_id", "head", "baseline", "stop", "baseline_stop")])
+        rows.append(
+            [row[key] for key in ("script", "env_id", "head", "baseline", "stop", "baseline_stop")]
+        )
         draws = row["seeds"] - row["sooner"] - row["later"]
-        rows[-1] += [f"{row['sooner']}, {row['later']}, {draws}", p_value(row["p"]), p_value(row["corrected"])]
-    columns = ["script", "environment", "head", "against", "stop of the head", "stop of the baseline"]
+        rows[-1] += [
+            f"{row['sooner']}, {row['later']}, {draws}",
+            p_value(row["p"]),
+            p_value(row["corrected"]),
+        ]
+    columns = [
+        "script",
+        "environment",
+        "head",
+        "against",
+        "stop of the head",
+        "stop of the baseline",
+    ]
     return Table([*columns, "seeds sooner, later, drawn", "p", "corrected p"], rows)
 
 
@@ -235,19 +295,42 @@ def dispersion_table(comparisons: pd.DataFrame) -> Table:
     rows, tests = [], verdicts.corrected(comparisons["equal_spread"])
     for row, p in zip(comparisons.to_dict("records"), tests):
         spans = [span(*row[key]) for key in ("spread", "baseline_spread", "change")]
-        rows.append([row["script"], row["env_id"], row["measure"], row["head"], row["baseline"], *spans, p_value(p)])
-    columns = ["script", "environment", "measure", "head", "against", "std of the head", "std of the baseline", "difference"]
+        rows.append(
+            [
+                row["script"],
+                row["env_id"],
+                row["measure"],
+                row["head"],
+                row["baseline"],
+                *spans,
+                p_value(p),
+            ]
+        )
+    columns = [
+        "script",
+        "environment",
+        "measure",
+        "head",
+        "against",
+        "std of the head",
+        "std of the baseline",
+        "difference",
+    ]
     return Table([*columns, "corrected p"], rows)
 
 
 def comparison_blocks(runs: pd.DataFrame) -> Iterator[NamedTuple]:
     """The part of the report that compares heads."""
     comparisons, aggregates = task_comparisons(runs), aggregate_comparisons(runs)
-    several = judged([row for row in aggregates if row["tasks"] > 1])  # over one task, its own comparison has been judged
+    several = judged(
+        [row for row in aggregates if row["tasks"] > 1]
+    )  # over one task, its own comparison has been judged
     if not len(comparisons):
         return
     yield Heading("Verdicts")
-    yield Text("Comparisons by script and environment, counted; then each in words, those over several environments first.")
+    yield Text(
+        "Comparisons by script and environment, counted; then each in words, those over several environments first."
+    )
     yield verdict_table(comparisons)
     yield Items([sentence(row) for _, row in pd.concat([several, comparisons]).iterrows()])
     yield Heading("Differences")
@@ -264,7 +347,9 @@ def comparison_blocks(runs: pd.DataFrame) -> Iterator[NamedTuple]:
         yield Text(
             "The same on the scale of normalised scores, where its references are known; bold: means over several tasks."
         )
-        yield Picture("effects.png", "Differences of the heads with 95 % intervals", draw_effects(drawn))
+        yield Picture(
+            "effects.png", "Differences of the heads with 95 % intervals", draw_effects(drawn)
+        )
     if len(stops := stop_comparisons(runs)):
         yield Heading("Time to threshold")
         yield Text(
@@ -302,9 +387,13 @@ def comparison_blocks(runs: pd.DataFrame) -> Iterator[NamedTuple]:
             "known return or else the threshold, over the tasks where these are known (benchmark/thresholds.csv); "
             f"{intervals}."
         )
-        yield aggregate_table(aggregates, {"IQM of the head": "iqm", "IQM of the baseline": "baseline_iqm"})
+        yield aggregate_table(
+            aggregates, {"IQM of the head": "iqm", "IQM of the baseline": "baseline_iqm"}
+        )
     if len(several):
-        yield Text("The same by t tests of the seeds' means over several tasks, corrected within this table:")
+        yield Text(
+            "The same by t tests of the seeds' means over several tasks, corrected within this table:"
+        )
         yield difference_table(several)
     yield Heading("Dispersion across seeds")
     yield Text(
@@ -317,14 +406,21 @@ def comparison_blocks(runs: pd.DataFrame) -> Iterator[NamedTuple]:
 
 
 def content(
-    runs: pd.DataFrame, curves: pd.DataFrame, counts: pd.DataFrame, origins: list[dict], duplicates: int
+    runs: pd.DataFrame,
+    curves: pd.DataFrame,
+    counts: pd.DataFrame,
+    origins: list[dict],
+    duplicates: int,
 ) -> Iterator[NamedTuple]:
     """The report from top to bottom."""
     yield Heading("Did the head help?", level=1)
     yield Text("Runs: " + ", ".join(f"{counts[state].sum():.0f} {state}" for state in COUNTS) + ".")
     if origins:
         yield Items([origin(row) for row in origins])
-    gaps = [*missing(runs, counts), *[f"Left out: {duplicates} runs that repeat another's seed and flags."] * bool(duplicates)]
+    gaps = [
+        *missing(runs, counts),
+        *[f"Left out: {duplicates} runs that repeat another's seed and flags."] * bool(duplicates),
+    ]
     if gaps:
         yield Items(gaps)
     if not len(runs):
@@ -367,15 +463,24 @@ def render(blocks: list[NamedTuple], template: str) -> str:
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
     )
-    environment.filters |= {"md": escape_markdown, "base64": lambda png: base64.b64encode(png).decode()}
-    return environment.get_template(template).render(blocks=[{"kind": type(b).__name__, **b._asdict()} for b in blocks])
+    environment.filters |= {
+        "md": escape_markdown,
+        "base64": lambda png: base64.b64encode(png).decode(),
+    }
+    return environment.get_template(template).render(
+        blocks=[{"kind": type(b).__name__, **b._asdict()} for b in blocks]
+    )
 
 
 def main(args: Args) -> None:
     runs, duplicates = read_runs(args.results)
-    curves = read(args.results / "curves.csv", ("step", "value", *COLLAPSE)).merge(runs[["run", "arm"]], on="run")
+    curves = read(args.results / "curves.csv", ("step", "value", *COLLAPSE)).merge(
+        runs[["run", "arm"]], on="run"
+    )
     counts, provenance = read(args.results / "counts.csv", COUNTS), args.results / "provenance.csv"
-    origins = read(provenance, ()).to_dict("records") if provenance.exists() else []  # older tables have none
+    origins = (
+        read(provenance, ()).to_dict("records") if provenance.exists() else []
+    )  # older tables have none
     blocks = list(content(runs, curves, counts, origins, duplicates))
     try:
         for picture in (block for block in blocks if isinstance(block, Picture)):
@@ -386,7 +491,10 @@ def main(args: Args) -> None:
                 file.write(render(blocks, f"{name}.jinja"))
     except OSError as error:
         fail("results", args.results, error)
-    print(render([results_table(runs)] if len(runs) else blocks, "report.md.jinja") + str(args.results / "report.html"))
+    print(
+        render([results_table(runs)] if len(runs) else blocks, "report.md.jinja")
+        + str(args.results / "report.html")
+    )
 
 
 if __name__ == "__main__":

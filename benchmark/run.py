@@ -51,9 +51,26 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from benchmark.execute import HEADS, Run, execute, is_finished, lock, log_tail, next_command, read_record, write_json
+from benchmark.execute import (
+    HEADS,
+    Run,
+    execute,
+    is_finished,
+    lock,
+    log_tail,
+    next_command,
+    read_record,
+    write_json,
+)
 
-OWN_FLAGS = ("--env-id", "--seed", "--total-timesteps", "--etf-head", "--head-frame", "--head-trainable")
+OWN_FLAGS = (
+    "--env-id",
+    "--seed",
+    "--total-timesteps",
+    "--etf-head",
+    "--head-frame",
+    "--head-trainable",
+)
 OWN_FLAGS += ("--runs-dir", "--resume", "--evaluate")
 RULE_OF_THUMB = 5000  # steps/s that a run of an MLP makes on one core
 
@@ -62,17 +79,26 @@ RULE_OF_THUMB = 5000  # steps/s that a run of an MLP makes on one core
 class Args:
     scripts: tuple[str, ...] = ("ppo_acpg",)  # names of *_acpg.py in the working directory
     env_ids: tuple[str, ...] = ("CartPole-v1",)  # what the scripts take as --env-id
-    heads: tuple[str, ...] = ("linear", "etf")  # linear, {etf,random,orthogonal}, the same with -trainable
+    heads: tuple[str, ...] = (
+        "linear",
+        "etf",
+    )  # linear, {etf,random,orthogonal}, the same with -trainable
     num_seeds: int = 3  # seeds of each combination
     start_seed: int = 1  # the first of them
-    total_timesteps: int | None = 100_000  # environment steps of each run; None: the script's default
-    flags: tuple[str, ...] = ()  # further flags of a script, or of all: "ppo_acpg --learning-rate 1e-3" "all --gamma 0.98"
+    total_timesteps: int | None = (
+        100_000  # environment steps of each run; None: the script's default
+    )
+    flags: tuple[
+        str, ...
+    ] = ()  # further flags of a script, or of all: "ppo_acpg --learning-rate 1e-3" "all --gamma 0.98"
     workers: int = 2  # runs at a time
     out: Path = Path("runs/quickstart")  # directory of the runs and their results
     dry_run: bool = False  # only print the commands, as lines for a shell
     cluster: Literal["local", "slurm"] = "local"  # where to run
     partition: str | None = None  # Slurm: partition (None, here and below: Slurm's default)
-    time: int = 240  # Slurm: minutes that a job may take before it is requeued to go on from its checkpoint
+    time: int = (
+        240  # Slurm: minutes that a job may take before it is requeued to go on from its checkpoint
+    )
     memory: int | None = None  # Slurm: GB per run
     cpus: int = 1  # Slurm: CPUs per run
     gpus: int = 0  # Slurm: GPUs per run (the scripts want --cuda in --flags too)
@@ -116,39 +142,76 @@ def script_flags(args: Args) -> tuple[dict[str, tuple[str, ...]], list[str]]:
             problems.append(f"--flags {text}: {error}")
             continue
         if name not in ("all", *args.scripts):
-            problems.append(f"--flags {text}: must begin with all or with one of --scripts {' '.join(args.scripts)}")
+            problems.append(
+                f"--flags {text}: must begin with all or with one of --scripts {' '.join(args.scripts)}"
+            )
         names = [word.split("=")[0].replace("_", "-").replace("--no-", "--") for word in further]
-        problems += [f"--flags {text}: {name} is for benchmark.run to set" for name in names if name in OWN_FLAGS]
+        problems += [
+            f"--flags {text}: {name} is for benchmark.run to set"
+            for name in names
+            if name in OWN_FLAGS
+        ]
         flags |= {script: (*flags[script], *further) for script in flags if name in ("all", script)}
     return flags, problems
 
 
 def planned(args: Args) -> list[Run]:
     """The runs asked for. Exits with code 2 after naming all that is wrong with the arguments."""
-    known, (flags, problems) = sorted(path.stem for path in Path().glob("*_acpg.py")), script_flags(args)
-    problems += [f"--scripts {name}: is none of {', '.join(known)} in this directory" for name in {*args.scripts} - {*known}]
-    problems += [f"--heads {head}: is none of {', '.join(HEADS)}" for head in {*args.heads} - {*HEADS}]
+    known, (flags, problems) = (
+        sorted(path.stem for path in Path().glob("*_acpg.py")),
+        script_flags(args),
+    )
+    problems += [
+        f"--scripts {name}: is none of {', '.join(known)} in this directory"
+        for name in {*args.scripts} - {*known}
+    ]
+    problems += [
+        f"--heads {head}: is none of {', '.join(HEADS)}" for head in {*args.heads} - {*HEADS}
+    ]
     for script, env_id in product({*args.scripts} & {*known}, {*args.env_ids}):
         if reason := unknown_environment(script, env_id, flags[script]):
             problems.append(f"--env-ids {env_id}: {reason} ({script})")
     problems += [
-        f"--{flag.replace('_', '-')}: names none" for flag in ("scripts", "env_ids", "heads") if not getattr(args, flag)
+        f"--{flag.replace('_', '-')}: names none"
+        for flag in ("scripts", "env_ids", "heads")
+        if not getattr(args, flag)
     ]
-    for flag in ("num_seeds", "total_timesteps", "workers", "time", "memory", "cpus", "start_seed", "gpus"):
+    for flag in (
+        "num_seeds",
+        "total_timesteps",
+        "workers",
+        "time",
+        "memory",
+        "cpus",
+        "start_seed",
+        "gpus",
+    ):
         value, least = getattr(args, flag), int(flag not in ("start_seed", "gpus"))
         if value is not None and value < least:
             problems.append(f"--{flag.replace('_', '-')} {value}: must be at least {least}")
     if args.cluster == "slurm" and not shutil.which("sbatch"):
         problems.append("--cluster slurm: there is no sbatch on the PATH")
-    for flag in ("partition", "out"):  # submitit writes both into comments of a shell script, which end with the line
+    for flag in (
+        "partition",
+        "out",
+    ):  # submitit writes both into comments of a shell script, which end with the line
         if "\n" in str(getattr(args, flag)):
             problems.append(f"--{flag} {getattr(args, flag)}: must not have a line break")
     if problems:
         fail(*sorted(problems))
     seeds = range(args.start_seed, args.start_seed + args.num_seeds)
     return [
-        Run(f"{quote(env_id, safe='')}__{script}__{head}__{seed}", env_id, script, head, seed, flags[script])
-        for env_id, script, seed, head in dict.fromkeys(product(args.env_ids, args.scripts, seeds, args.heads))
+        Run(
+            f"{quote(env_id, safe='')}__{script}__{head}__{seed}",
+            env_id,
+            script,
+            head,
+            seed,
+            flags[script],
+        )
+        for env_id, script, seed, head in dict.fromkeys(
+            product(args.env_ids, args.scripts, seeds, args.heads)
+        )
     ]
 
 
@@ -162,7 +225,10 @@ def joined(out: Path, runs: list[Run]) -> list[Run]:
         return runs
     except (ValueError, KeyError, TypeError) as error:
         fail(f"--out {out}: its plan.json is damaged ({error})")
-    old, new = ({(run.script, run.env_id): shlex.join(run.flags) for run in group} for group in (there, runs))
+    old, new = (
+        {(run.script, run.env_id): shlex.join(run.flags) for run in group}
+        for group in (there, runs)
+    )
     problems = [
         f"--out {out}: holds another experiment, {' on '.join(key)} with `{old[key]}` instead of `{new[key]}`"
         for key in new
@@ -177,10 +243,15 @@ def summary(out: Path, runs: list[Run], left: list[Run], workers: int) -> str:
     """The plan in words, with a guess of the time that the runs `left` take."""
     seconds = [read_record(out, run)["seconds"] for run in runs if run not in left]
     steps = [int(run.flags[1]) for run in left if run.flags[:1] == ("--total-timesteps",)]
-    text = f"{len(runs)} runs in {out}, {len(runs) - len(left)} of them finished, {workers} at a time"
+    text = (
+        f"{len(runs)} runs in {out}, {len(runs) - len(left)} of them finished, {workers} at a time"
+    )
     if not left or not (seconds or steps):
         return text
-    each, basis = steps[0] / RULE_OF_THUMB if steps else 0, f"at {RULE_OF_THUMB:,} steps/s, a rule of thumb for MLPs"
+    each, basis = (
+        steps[0] / RULE_OF_THUMB if steps else 0,
+        f"at {RULE_OF_THUMB:,} steps/s, a rule of thumb for MLPs",
+    )
     if seconds:
         each, basis = sum(seconds) / len(seconds), "going by the finished ones"
     return f"{text}; the others take about {each * math.ceil(len(left) / workers) / 60:.1f} min ({basis})"
@@ -208,7 +279,9 @@ def work(out: Path, runs: list[Run], workers: int) -> Iterator[tuple[list[Run], 
 
 def status(out: Path, run: Run) -> tuple[float, str]:
     """What the run's log says last: the part of its steps that is done, and its return and steps/s."""
-    lines = re.findall(r"^step (\d+)/(\d+): (return \S+).*(, \d+ steps/s)$", log_tail(out, run), re.MULTILINE)
+    lines = re.findall(
+        r"^step (\d+)/(\d+): (return \S+).*(, \d+ steps/s)$", log_tail(out, run), re.MULTILINE
+    )
     if not lines:
         return 0.0, "starting"
     step, steps, value, speed = lines[-1]
@@ -220,13 +293,21 @@ def failure(out: Path, run: Run) -> str:
     code = read_record(out, run).get("exit_code")
     lines = log_tail(out, run).splitlines()[-10:]
     how = "it was cut off" if code is None else f"exit code {code}"
-    return "\n    ".join([f"failed: {run.name} ({how}); the end of {out / 'runs' / run.name / 'log.txt'}:", *lines])
+    return "\n    ".join(
+        [f"failed: {run.name} ({how}); the end of {out / 'runs' / run.name / 'log.txt'}:", *lines]
+    )
 
 
-def follow(out: Path, runs: list[Run], states: Iterator[tuple[list[Run], list[Run]]], console: Console) -> list[Run]:
+def follow(
+    out: Path, runs: list[Run], states: Iterator[tuple[list[Run], list[Run]]], console: Console
+) -> list[Run]:
     """Show how the runs get on, as a display that is updated, or line by line where there is no terminal. Returns those that
     did not finish."""
-    columns = TextColumn("{task.description}", markup=False), BarColumn(), TextColumn("{task.fields[status]}", markup=False)
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        TextColumn("{task.fields[status]}", markup=False),
+    )
     period, tasks, seen, failed, next_look = 0.5 if console.is_terminal else 60, {}, 0, [], 0.0
     display = Progress(
         *columns,
@@ -255,12 +336,23 @@ def follow(out: Path, runs: list[Run], states: Iterator[tuple[list[Run], list[Ru
                     tasks[run] = progress.add_task(run.name, total=1, status="")
                 progress.update(tasks[run], completed=news[run][0], status=news[run][1])
             counts = f"{seen - len(failed)} of {len(runs)} done, {len(running)} running, {len(failed)} failed"
-            progress.update(total, completed=seen + sum(part for part, _ in news.values()), status=counts)
+            progress.update(
+                total, completed=seen + sum(part for part, _ in news.values()), status=counts
+            )
             progress.refresh()
             if not console.is_terminal:
                 seconds = progress.tasks[0].time_remaining
                 left = "" if seconds is None else f", {seconds / 60:.1f} min left"
-                console.print(Text("; ".join([counts + left, *(f"{run.name}: {text}" for run, (_, text) in news.items())])))
+                console.print(
+                    Text(
+                        "; ".join(
+                            [
+                                counts + left,
+                                *(f"{run.name}: {text}" for run, (_, text) in news.items()),
+                            ]
+                        )
+                    )
+                )
     return failed
 
 
@@ -277,9 +369,15 @@ def bring_to_an_end(args: Args, runs: list[Run], left: list[Run], console: Conso
     with open(args.out / "lock", "w") as lock_file:
         if not lock(lock_file):
             fail(f"--out {args.out}: another benchmark.run is at work there")
-        write_json(args.out / "plan.json", {"runs": [run._asdict() for run in joined(args.out, runs)]})
+        write_json(
+            args.out / "plan.json", {"runs": [run._asdict() for run in joined(args.out, runs)]}
+        )
         slurm = args.cluster == "slurm"
-        states = import_module("benchmark.slurm").work(args.out, left, args) if slurm else work(args.out, left, args.workers)
+        states = (
+            import_module("benchmark.slurm").work(args.out, left, args)
+            if slurm
+            else work(args.out, left, args.workers)
+        )
         with closing(states):
             return follow(args.out, left, states, console)
 
@@ -295,12 +393,20 @@ def main(args: Args) -> None:
             return
         failed = bring_to_an_end(args, runs, left, console)
         if failed:
-            console.print(Text(f"{len(failed)} of {len(runs)} runs failed: {' '.join(run.name for run in failed)}"))
+            console.print(
+                Text(
+                    f"{len(failed)} of {len(runs)} runs failed: {' '.join(run.name for run in failed)}"
+                )
+            )
         report(args.out)
     except OSError as error:
         fail(f"--out {args.out}: {error}")
     except KeyboardInterrupt:
-        jobs = "; Slurm's jobs go on, and scancel stops those in slurm/jobs.json there" if args.cluster == "slurm" else ""
+        jobs = (
+            "; Slurm's jobs go on, and scancel stops those in slurm/jobs.json there"
+            if args.cluster == "slurm"
+            else ""
+        )
         console.print(Text(f"stopped; the same command goes on in {args.out}{jobs}"))
         sys.exit(130)
     if failed:

@@ -18,7 +18,10 @@ from benchmark.execute import Run, execute, write_json
 from benchmark.run import Args, fail
 
 POLL = 5.0  # seconds between looks at the queue
-SLURM_SIGNALS = (signal.SIGTERM, signal.SIGUSR2)  # sent to every process of a job; what follows is for submitit to decide
+SLURM_SIGNALS = (
+    signal.SIGTERM,
+    signal.SIGUSR2,
+)  # sent to every process of a job; what follows is for submitit to decide
 
 
 class Job(submitit.helpers.Checkpointable):
@@ -32,8 +35,14 @@ class Job(submitit.helpers.Checkpointable):
 
 def submit(out: Path, runs: list[Run], args: Args) -> dict[str, str]:
     """Submit the runs as one job array. Returns the job of each run by its name."""
-    executor = submitit.AutoExecutor(out / "slurm", cluster="slurm", slurm_max_num_timeout=1000)  # each gets further
-    resources = {"slurm_partition": args.partition, "mem_gb": args.memory, "gpus_per_node": args.gpus or None}
+    executor = submitit.AutoExecutor(
+        out / "slurm", cluster="slurm", slurm_max_num_timeout=1000
+    )  # each gets further
+    resources = {
+        "slurm_partition": args.partition,
+        "mem_gb": args.memory,
+        "gpus_per_node": args.gpus or None,
+    }
     executor.update_parameters(
         name="acpg",
         timeout_min=args.time,
@@ -51,7 +60,11 @@ def submit(out: Path, runs: list[Run], args: Args) -> dict[str, str]:
 
 def queue() -> dict[str, str] | None:
     """The user's jobs that wait or run: state by id. None if Slurm does not answer."""
-    done = subprocess.run(["squeue", "--me", "--noheader", "--array", "--format=%i %T"], capture_output=True, text=True)
+    done = subprocess.run(
+        ["squeue", "--me", "--noheader", "--array", "--format=%i %T"],
+        capture_output=True,
+        text=True,
+    )
     return None if done.returncode else dict(line.split() for line in done.stdout.splitlines())
 
 
@@ -63,7 +76,9 @@ def work(out: Path, runs: list[Run], args: Args) -> Iterator[tuple[list[Run], li
     try:
         jobs = json.loads(file.read_text()) if file.exists() else {}
     except ValueError as error:
-        fail(f"--out {out}: {file} is damaged ({error}); remove it if none of its jobs is left in the queue")
+        fail(
+            f"--out {out}: {file} is damaged ({error}); remove it if none of its jobs is left in the queue"
+        )
     if missing := [run for run in runs if jobs.get(run.name) not in states]:
         jobs |= submit(out, missing, args)
         write_json(file, jobs)

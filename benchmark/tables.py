@@ -34,7 +34,11 @@ PEERS = {  # programs of benchmark/speed/ that are not ours
     "CleanRL PPO": "CleanRL PPO, written anew",
     "SBX PPO": "SBX PPO",
 }
-SPEED = {"steps_per_second": "steps/s", "ratio": "× SB3 (each turn)", "peak_mb": "peak memory"}  # titles of columns
+SPEED = {
+    "steps_per_second": "steps/s",
+    "ratio": "× SB3 (each turn)",
+    "peak_mb": "peak memory",
+}  # titles of columns
 STAGES = ("environment", "inference", "learning", "collapse")  # of a run, in seconds
 VARIANTS = {  # directories of collapse/ and what is not ideal there
     "unbalanced": 'unbalanced: "up" best in 3 cells, "down" in 1',
@@ -84,7 +88,9 @@ def markdown(columns: Sequence[str], rows: Iterable[Iterable[str]]) -> str:
 
 def mean_std(values: pd.Series, digits: int) -> str:
     """Mean ± standard deviation; of a single value, just that."""
-    return f"{values.mean():,.{digits}f}" + (f" ± {values.std():,.{digits}f}" if len(values) > 1 else "")
+    return f"{values.mean():,.{digits}f}" + (
+        f" ± {values.std():,.{digits}f}" if len(values) > 1 else ""
+    )
 
 
 def contents() -> str:
@@ -109,21 +115,37 @@ def head_scale() -> str:
     rows = []
     for (etf_head, norm), rank in ranks.sort_index(ascending=[False, True]).items():
         bold = "**" if norm == DEFAULT_NORMS[etf_head] else ""
-        cells = [mean_std(areas.get_group((etf_head, norm, task)), digits) for task, (_, digits) in SCALED.items()]
-        rows.append([f"{bold}{'ETF' if etf_head else 'learned, initially'} {norm:g}{bold}", *cells, f"{rank:.1f}"])
+        cells = [
+            mean_std(areas.get_group((etf_head, norm, task)), digits)
+            for task, (_, digits) in SCALED.items()
+        ]
+        rows.append(
+            [
+                f"{bold}{'ETF' if etf_head else 'learned, initially'} {norm:g}{bold}",
+                *cells,
+                f"{rank:.1f}",
+            ]
+        )
     return markdown(["rows' norm", *(title for title, _ in SCALED.values()), "mean rank"], rows)
 
 
 def last_activation() -> dict[str, str]:
     """By the CNN's last activation: area on Asterix of the learned head with its default norm."""
-    runs = read("head_scale/runs.csv").query("env_id.str.contains('Asterix') and head_std == @DEFAULT_NORMS[False]")
-    return {activation: mean_std(areas, 2) for activation, areas in runs.groupby("feature_activation")["area"]}
+    runs = read("head_scale/runs.csv").query(
+        "env_id.str.contains('Asterix') and head_std == @DEFAULT_NORMS[False]"
+    )
+    return {
+        activation: mean_std(areas, 2)
+        for activation, areas in runs.groupby("feature_activation")["area"]
+    }
 
 
 def outcome(runs: pd.DataFrame, goal: float) -> str:
     """Final return and area of the runs, how many are solved, and the final returns of the others."""
     others = [f"{final:.0f}" for final in runs["final"].sort_values() if final < goal]
-    solved = f"{len(runs) - len(others)} of {len(runs)}" + (f" ({', '.join(others)})" if others else "")
+    solved = f"{len(runs) - len(others)} of {len(runs)}" + (
+        f" ({', '.join(others)})" if others else ""
+    )
     return f"{mean_std(runs['final'], 1)}, area {mean_std(runs['area'], 0)}, {solved}"
 
 
@@ -157,7 +179,10 @@ def minatar() -> str:
     rows = []
     for task, runs in read("minatar/runs.csv").sort_values("seed").groupby("env_id"):
         trained = runs[runs["epsilon"] == 0].groupby("etf_head")["final"]
-        cells = [f"{mean_std(final, 1)} ({', '.join(f'{value:.1f}' for value in final)})" for _, final in trained]
+        cells = [
+            f"{mean_std(final, 1)} ({', '.join(f'{value:.1f}' for value in final)})"
+            for _, final in trained
+        ]
         random = runs["final"][runs["epsilon"] == 1].mean()
         rows.append([task.split("/")[1].removesuffix("-v1"), f"{random:.2f}", *cells])
     return markdown(["game", "random", *HEADS.values()], rows)
@@ -173,7 +198,12 @@ def programs(rows: pd.DataFrame, formats: dict[str, str]) -> str:
     """A line per program, of these columns in their formats."""
     lines = []
     for name, row in rows.iterrows():
-        lines.append([PEERS.get(name, f"`{name}`"), *(form.format(row[column]) for column, form in formats.items())])
+        lines.append(
+            [
+                PEERS.get(name, f"`{name}`"),
+                *(form.format(row[column]) for column, form in formats.items()),
+            ]
+        )
     return markdown(["program", *(SPEED.get(column, column) for column in formats)], lines)
 
 
@@ -198,12 +228,19 @@ def speed_by_num_envs() -> str:
     """ppo_acpg.py with more and more environments."""
     speeds = medians("speed_stages.csv")["steps_per_second"].filter(like="--num-envs")
     numbers = [name.split()[-1] for name in speeds.index]
-    return markdown(["`ppo_acpg.py --num-envs`", *numbers], [["steps/s", *(f"{steps:,.0f}" for steps in speeds)]])
+    return markdown(
+        ["`ppo_acpg.py --num-envs`", *numbers],
+        [["steps/s", *(f"{steps:,.0f}" for steps in speeds)]],
+    )
 
 
 def speed_atari() -> str:
     """ppo_atari_acpg.py with one flag changed, and its seconds by stage."""
-    formats = {"steps_per_second": "{:,.0f}"} | dict.fromkeys(STAGES[:3], "{:.1f}") | {"peak_mb": "{:.0f} MB"}
+    formats = (
+        {"steps_per_second": "{:,.0f}"}
+        | dict.fromkeys(STAGES[:3], "{:.1f}")
+        | {"peak_mb": "{:.0f} MB"}
+    )
     return programs(medians("speed_atari.csv"), formats)
 
 
@@ -211,9 +248,13 @@ def speed_environments() -> str:
     """Our environments beside Gymnasium's, with the ratios of all turns."""
     rows, groups = [], [*read("speed_environments.csv").groupby("program", sort=False)]
     for (_, plain), (_, processes), (name, ours) in zip(groups[::3], groups[1::3], groups[2::3]):
-        speeds = [f"{turns['steps_per_second'].median():,.0f}" for turns in (ours, plain, processes)]
+        speeds = [
+            f"{turns['steps_per_second'].median():,.0f}" for turns in (ours, plain, processes)
+        ]
         rows.append([f"`{name}`", *speeds, " and ".join(f"{ratio:.1f}" for ratio in ours["ratio"])])
-    return markdown(["environment", "ours", "Gymnasium", "Gymnasium in processes", "ours / Gymnasium"], rows)
+    return markdown(
+        ["environment", "ours", "Gymnasium", "Gymnasium in processes", "ours / Gymnasium"], rows
+    )
 
 
 # ACTION COLLAPSE
@@ -236,7 +277,9 @@ def ideal(measures: Iterable[str], agents: dict[str, tuple[bool, str]]) -> str:
         seeds = ends[moment][ends[moment]["etf_head"] == etf_head]
         optimal = f"{(seeds['agreement'] == 1).sum()} of {len(seeds)}"
         rows.append([name, optimal, *measured(seeds, measures)])
-    return markdown(["", "optimal in all 8 cells", *(MEASURES[measure] for measure in measures)], rows)
+    return markdown(
+        ["", "optimal in all 8 cells", *(MEASURES[measure] for measure in measures)], rows
+    )
 
 
 def optimal_from(run: pd.DataFrame) -> float:
@@ -247,7 +290,13 @@ def optimal_from(run: pd.DataFrame) -> float:
 
 def variants() -> str:
     """The cliff walks of VARIANTS after training, by head."""
-    measures = ("within_variability", "trace_ratio", "self_duality", "means_maximal_angle", "head_maximal_angle")
+    measures = (
+        "within_variability",
+        "trace_ratio",
+        "self_duality",
+        "means_maximal_angle",
+        "head_maximal_angle",
+    )
     rows = []
     for variant, condition in VARIANTS.items():
         for etf_head, seen in looks(variant).groupby("etf_head"):
@@ -255,4 +304,6 @@ def variants() -> str:
             since = np.median([optimal_from(run) for _, run in runs])
             cells = [*measured(runs.tail(1), measures), f"{since.round(-2):,.0f}"]
             rows.append(["" if etf_head else condition, "ETF" if etf_head else "learned", *cells])
-    return markdown(["", "head", *(MEASURES[measure] for measure in measures), "optimal from step"], rows)
+    return markdown(
+        ["", "head", *(MEASURES[measure] for measure in measures), "optimal from step"], rows
+    )

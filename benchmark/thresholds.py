@@ -48,7 +48,9 @@ def threshold(env_id: str) -> float | None:
     for name in (plain_id(env_id), env_id):
         try:
             declared = gym.spec(name).reward_threshold
-        except Exception:  # an id that only a script knows, or one of a package that is missing or raises anything
+        except (
+            Exception
+        ):  # an id that only a script knows, or one of a package that is missing or raises anything
             continue
         if declared is not None:
             return float(declared)
@@ -84,7 +86,10 @@ def main(args: Args) -> None:
     print("env_id,random,standard_error")
     for env_id in args.env_ids:
         returns = random_returns(env_id, args.episodes)
-        print(f"{env_id},{returns.mean():.4g},{returns.std(ddof=1) / len(returns) ** 0.5:.2g}", flush=True)
+        print(
+            f"{env_id},{returns.mean():.4g},{returns.std(ddof=1) / len(returns) ** 0.5:.2g}",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

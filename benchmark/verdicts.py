@@ -36,7 +36,9 @@ def compare(head: np.ndarray, baseline: np.ndarray) -> Comparison:
         p = 2 / math.comb(len(head) + len(baseline), len(head)) if difference else 1.0
         return Comparison(difference, math.nan, math.nan, p)
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Precision loss")  # where all runs of one side agree, its variance is 0 indeed
+        warnings.filterwarnings(
+            "ignore", "Precision loss"
+        )  # where all runs of one side agree, its variance is 0 indeed
         test = stats.ttest_ind(head, baseline, equal_var=False)
     return Comparison(difference, *test.confidence_interval(0.95), test.pvalue)
 
@@ -48,7 +50,9 @@ def compare_paired(differences: np.ndarray) -> Comparison:
     if len(differences) < 2:
         return Comparison(difference, math.nan, math.nan, math.nan)
     if np.ptp(differences) == 0:
-        return Comparison(difference, math.nan, math.nan, 2.0 ** (1 - len(differences)) if difference else 1.0)
+        return Comparison(
+            difference, math.nan, math.nan, 2.0 ** (1 - len(differences)) if difference else 1.0
+        )
     test = stats.ttest_1samp(differences, 0)
     return Comparison(difference, *test.confidence_interval(0.95), test.pvalue)
 
@@ -79,15 +83,23 @@ def seeds_needed(head: np.ndarray, baseline: np.ndarray) -> float:
     if min(len(head), len(baseline)) < 2:
         return math.nan
     deviation = math.sqrt((head.var(ddof=1) + baseline.var(ddof=1)) / 2)
-    return enough(TTestIndPower(), head.mean() - baseline.mean(), deviation, 4)  # fewer cannot pass the permutation test
+    return enough(
+        TTestIndPower(), head.mean() - baseline.mean(), deviation, 4
+    )  # fewer cannot pass the permutation test
 
 
 def pairs_needed(differences: np.ndarray) -> float:
     """The same for the paired test of the differences (pairs,): pairs of seeds."""
-    return enough(TTestPower(), differences.mean(), differences.std(ddof=1), 6) if len(differences) > 1 else math.nan
+    return (
+        enough(TTestPower(), differences.mean(), differences.std(ddof=1), 6)
+        if len(differences) > 1
+        else math.nan
+    )
 
 
-def enough(test: TTestPower | TTestIndPower, difference: float, deviation: float, without_spread: int) -> float:
+def enough(
+    test: TTestPower | TTestIndPower, difference: float, deviation: float, without_spread: int
+) -> float:
     """The least number of seeds at which the test has a power of 80 % at the 5 % level; inf if more than MOST_SEEDS."""
     if difference == 0:
         return math.inf
@@ -137,7 +149,11 @@ def equal_spread(head: np.ndarray, baseline: np.ndarray) -> float:
     """p value of Brown and Forsythe's test that both sides vary alike over seeds; NaN with fewer than LEAST_SEEDS seeds."""
     if min(len(head), len(baseline)) < LEAST_SEEDS:
         return math.nan
-    return float(stats.levene(head, baseline, center="median").pvalue) if np.ptp(head) or np.ptp(baseline) else 1.0
+    return (
+        float(stats.levene(head, baseline, center="median").pvalue)
+        if np.ptp(head) or np.ptp(baseline)
+        else 1.0
+    )
 
 
 def spread(*arms: np.ndarray) -> tuple[float, float, float]:
@@ -154,5 +170,7 @@ def spread(*arms: np.ndarray) -> tuple[float, float, float]:
         return float(statistic(*arms)), math.nan, math.nan
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", stats.DegenerateDataWarning)  # says that the limits are NaN
-        limits = stats.bootstrap(arms, statistic, n_resamples=RESAMPLES, rng=np.random.default_rng(0)).confidence_interval
+        limits = stats.bootstrap(
+            arms, statistic, n_resamples=RESAMPLES, rng=np.random.default_rng(0)
+        ).confidence_interval
     return float(statistic(*arms)), float(limits.low), float(limits.high)

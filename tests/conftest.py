@@ -64,7 +64,9 @@ class Run:
     @property
     def episodes(self) -> list[dict[str, float]]:
         with open(self.path / "episodes.csv") as file:
-            return [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
+            return [
+                {key: float(value) for key, value in row.items()} for row in csv.DictReader(file)
+            ]
 
     @property
     def evaluation(self) -> list[dict[str, float]]:
@@ -79,7 +81,10 @@ class Run:
     @property
     def scalars(self) -> dict[str, list[tuple[int, float]]]:
         events = EventAccumulator(str(self.path), size_guidance={"scalars": 0}).Reload()
-        return {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+        return {
+            tag: [(event.step, event.value) for event in events.Scalars(tag)]
+            for tag in events.Tags()["scalars"]
+        }
 
     def final_return(self) -> float:
         """Mean return of the last 100 episodes."""

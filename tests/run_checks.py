@@ -29,7 +29,11 @@ from tests.test_run import ROOT, WITHOUT_REPORT, episodes, records
 @dataclass
 class Args:
     out: Path  # a new directory
-    checks: tuple[Literal["overhead", "workers", "kills"], ...] = ("overhead", "workers", "kills")  # which of them
+    checks: tuple[Literal["overhead", "workers", "kills"], ...] = (
+        "overhead",
+        "workers",
+        "kills",
+    )  # which of them
     kills: int = 20  # SIGKILLs
     timesteps: int = 100_000  # steps of PPO's runs
 
@@ -53,7 +57,11 @@ def overhead(out: Path) -> float:
     shutil.copy(ROOT / "tests/stand_in.py", out / "ppo_acpg.py")
     (out / "slot").touch()
     flags = ("--num-seeds", 20, "--total-timesteps", 100, "--workers", 1, "--out")
-    lines = start(*flags, "direct", "--dry-run", cwd=out, stdout=subprocess.PIPE, text=True).communicate()[0].splitlines()
+    lines = (
+        start(*flags, "direct", "--dry-run", cwd=out, stdout=subprocess.PIPE, text=True)
+        .communicate()[0]
+        .splitlines()
+    )
     begin = time.perf_counter()
     for line in lines:
         subprocess.run(shlex.split(line), cwd=out, check=True, stdout=subprocess.DEVNULL)
@@ -64,7 +72,16 @@ def overhead(out: Path) -> float:
 def workers(out: Path, timesteps: int) -> float:
     """How many times as fast two workers are as one."""
     one, two = (
-        seconds("--num-seeds", 4, "--total-timesteps", timesteps, "--workers", count, "--out", out / str(count))
+        seconds(
+            "--num-seeds",
+            4,
+            "--total-timesteps",
+            timesteps,
+            "--workers",
+            count,
+            "--out",
+            out / str(count),
+        )
         for count in (1, 2)
     )
     return one / two
@@ -72,7 +89,15 @@ def workers(out: Path, timesteps: int) -> float:
 
 def kills(out: Path, count: int, timesteps: int) -> None:
     """Kill the runner that often, then let it finish; print how each run compares with an undisturbed one."""
-    flags = ("--num-seeds", 5, "--total-timesteps", timesteps, "--flags", "all --checkpoint-every 10", "--out")
+    flags = (
+        "--num-seeds",
+        5,
+        "--total-timesteps",
+        timesteps,
+        "--flags",
+        "all --checkpoint-every 10",
+        "--out",
+    )
     moments = random.Random(1)
     for _ in range(count):
         runner = start(*flags, out / "killed")
@@ -88,10 +113,18 @@ def kills(out: Path, count: int, timesteps: int) -> None:
         total = torch.load(checkpoint, weights_only=True)["global_step"]
         left = total - sum(int(length) for *_, length in ends)
         assert record["outcome"] == "finished" and steps == sorted(steps)
-        assert timesteps <= total < timesteps + 4 * 128 and left < 4 * 500  # it ends with a rollout, and holds no step twice
+        assert (
+            timesteps <= total < timesteps + 4 * 128 and left < 4 * 500
+        )  # it ends with a rollout, and holds no step twice
         assert ends == undisturbed or record["attempts"] > 1
-        how = "equal to the undisturbed" if ends == undisturbed else f"undisturbed {undisturbed[-1][0]}"
-        print(f"{name}: {record['attempts']} attempts, last episode at step {steps[-1]} ({how}), {left} steps after it")
+        how = (
+            "equal to the undisturbed"
+            if ends == undisturbed
+            else f"undisturbed {undisturbed[-1][0]}"
+        )
+        print(
+            f"{name}: {record['attempts']} attempts, last episode at step {steps[-1]} ({how}), {left} steps after it"
+        )
 
 
 def main(args: Args) -> None:
@@ -99,7 +132,9 @@ def main(args: Args) -> None:
         if check == "overhead":
             print(f"overhead: {overhead(args.out / check):.3f} s per run")
         elif check == "workers":
-            print(f"two workers: {workers(args.out / check, args.timesteps):.2f} times as fast as one")
+            print(
+                f"two workers: {workers(args.out / check, args.timesteps):.2f} times as fast as one"
+            )
         else:
             kills(args.out / check, args.kills, args.timesteps)
 

@@ -58,10 +58,16 @@ def main() -> None:
     if args.resume:
         run = Path(args.resume).parent
         state = json.loads(Path(args.resume).read_text())
-        args, step, log_size = argparse.Namespace(**state["args"]), state["global_step"], state["log_size"]
+        args, step, log_size = (
+            argparse.Namespace(**state["args"]),
+            state["global_step"],
+            state["log_size"],
+        )
         os.truncate(run / "episodes.csv", log_size)
     else:
-        run = Path(args.runs_dir, f"{args.env_id}__{Path(__file__).stem}__{args.seed}__{time.time()}")
+        run = Path(
+            args.runs_dir, f"{args.env_id}__{Path(__file__).stem}__{args.seed}__{time.time()}"
+        )
         run.mkdir(parents=True)
         (run / "args.json").write_text(json.dumps(vars(args)))
     with open(run / "episodes.csv", "a") as log:

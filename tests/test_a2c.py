@@ -23,7 +23,9 @@ def test_n_step_returns_through_a_truncation_and_a_termination():
     terminated = torch.tensor([[False], [False], [False], [True], [False]])
     ended = torch.tensor([[False], [True], [False], [True], [False]])
     valid = torch.tensor([[True], [True], [False], [True], [False]])
-    _, parts, features, logits = a2c_loss(agent, args, obs, actions, rewards, terminated, ended, valid)
+    _, parts, features, logits = a2c_loss(
+        agent, args, obs, actions, rewards, terminated, ended, valid
+    )
     with torch.no_grad():
         _, expected_logits, values = agent(obs.squeeze(1))
         # Row 0: 1 + 0.5 * 2 + 0.25 * V(true last observation); row 1: 2 + 0.5 * V(the same); row 3: 4, nothing follows.
@@ -52,8 +54,13 @@ def test_gradient_is_that_of_the_textbook_loss_over_the_valid_rows():
     policy = torch.distributions.Categorical(probs=0.8 * logits.softmax(dim=1) + 0.2 / 3)
     entropy = torch.distributions.Categorical(logits=logits).entropy().mean()
     advantages = returns[valid] - new_values
-    expected = -(advantages.detach() * policy.log_prob(actions[valid])).mean() + 0.5 * advantages.square().mean()
-    for got, wanted in zip(gradients, torch.autograd.grad(expected - 0.03 * entropy, agent.parameters())):
+    expected = (
+        -(advantages.detach() * policy.log_prob(actions[valid])).mean()
+        + 0.5 * advantages.square().mean()
+    )
+    for got, wanted in zip(
+        gradients, torch.autograd.grad(expected - 0.03 * entropy, agent.parameters())
+    ):
         torch.testing.assert_close(got, wanted, atol=1e-6, rtol=1e-4)
 
 
@@ -71,13 +78,18 @@ def test_nan_in_invalid_rows_reaches_no_loss_and_no_gradient():
 def test_at_epsilon_one_only_the_critic_learns():
     agent, args = make_agent(epsilon=1.0, ent_coef=0.0)
     a2c_loss(agent, args, *random_rollout())[0].backward()
-    assert all((parameter.grad == 0).all() for parameter in (*agent.actor.parameters(), *agent.head.parameters()))
+    assert all(
+        (parameter.grad == 0).all()
+        for parameter in (*agent.actor.parameters(), *agent.head.parameters())
+    )
     assert any((parameter.grad != 0).any() for parameter in agent.critic.parameters())
 
 
 def test_compiled_loss_is_the_same_loss():
     agent, args = make_agent()
-    eager, compiled = (loss(agent, args, *random_rollout())[0] for loss in (a2c_loss, torch.compile(a2c_loss)))
+    eager, compiled = (
+        loss(agent, args, *random_rollout())[0] for loss in (a2c_loss, torch.compile(a2c_loss))
+    )
     torch.testing.assert_close(compiled, eager)
 
 

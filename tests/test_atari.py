@@ -35,7 +35,9 @@ class PlainGame:
     """A single Gymnasium environment without preprocessing, frame by frame."""
 
     def __init__(self, game: str):
-        self.env = gym.make(f"ALE/{game}-v5", frameskip=1, repeat_action_probability=0.0, obs_type="grayscale")
+        self.env = gym.make(
+            f"ALE/{game}-v5", frameskip=1, repeat_action_probability=0.0, obs_type="grayscale"
+        )
         self.ale = self.env.unwrapped.ale
 
     def start(self, noops: int, fire_first: bool) -> None:
@@ -77,7 +79,9 @@ def test_whole_games_are_those_of_a_plain_environment(backend, game, count):
         assert scores[-1] == sum(reward for _, reward, _, _ in trace)
         assert info["episode"]["l"][0] == len(trace)
         assert any(replays(plain, noops, backend == "ale", actions, trace) for noops in range(31))
-        obs, rewards, terminated, truncated, _ = envs.step(np.array([1]))  # the row that only resets
+        obs, rewards, terminated, truncated, _ = envs.step(
+            np.array([1])
+        )  # the row that only resets
         assert rewards[0] == 0 and not terminated[0] and not truncated[0]
     assert sum(scores) > 0
     envs.close()
@@ -89,7 +93,9 @@ def replays(plain: PlainGame, noops: int, fire_first: bool, actions, trace) -> b
     plain.start(noops, fire_first)
     for action, (obs, reward, lives, terminated) in zip(actions, trace):
         frame, plain_reward, plain_terminated = plain.step(action)
-        same = plain_reward == reward and plain_terminated == terminated and plain.ale.lives() == lives
+        same = (
+            plain_reward == reward and plain_terminated == terminated and plain.ale.lives() == lives
+        )
         if not same or (not terminated and np.abs(frame - obs[-1]).max() > 1.5):
             return False
     return True
@@ -99,7 +105,9 @@ def replays(plain: PlainGame, noops: int, fire_first: bool, actions, trace) -> b
 def test_the_stack_holds_the_last_four_frames(backend):
     envs, _ = make(backend, "Breakout", 2)
     before, _ = envs.reset(seed=1)
-    assert np.array_equal(before[:, :-1], before[:, 1:] if backend == "envpool" else np.zeros_like(before[:, 1:]))
+    assert np.array_equal(
+        before[:, :-1], before[:, 1:] if backend == "envpool" else np.zeros_like(before[:, 1:])
+    )
     for _ in range(10):
         obs, *_ = envs.step(np.array([2, 3]))
         assert np.array_equal(obs[:, :-1], before[:, 1:])
@@ -147,7 +155,10 @@ class Lives(gym.vector.VectorEnv):
         reward = np.where(self.over, 0.0, np.array([7.0, -2.0, 0.0])[self.clock % 3])
         terminated, truncated = self.clock == 9, (self.clock == 5) & (np.arange(2) == 0)
         self.over = terminated | truncated
-        info = {"lives": 3 - self.clock // 3, "episode": {"r": np.array([1.0, 2.0]), "l": self.clock.copy()}}
+        info = {
+            "lives": 3 - self.clock // 3,
+            "episode": {"r": np.array([1.0, 2.0]), "l": self.clock.copy()},
+        }
         return self.frames(), reward, terminated, truncated, info
 
     def frames(self):
@@ -158,14 +169,20 @@ def collect_lives(num_steps: int = 12, **flags):
     torch.manual_seed(0)
     args = script.Args(num_envs=2, num_steps=num_steps, hidden_size=16, **flags)
     agent, envs = script.Agent(3, args), Lives()
-    return agent, args, script.collect(envs, agent, envs.frames(), envs.over, np.array([3, 3]), args)
+    return (
+        agent,
+        args,
+        script.collect(envs, agent, envs.frames(), envs.over, np.array([3, 3]), args),
+    )
 
 
 def test_a_life_lost_is_terminal_for_learning_only():
     agent, _, (rollout, (_, over, lives), episodes, _) = collect_lives()
     ones = np.ones((12, 2), bool)
     terminated, ended, valid = ~ones, ~ones, ones.copy()
-    terminated[[2, 5, 8], 1] = terminated[[2, 8], 0] = True  # lives lost after three steps and six, the game after nine
+    terminated[[2, 5, 8], 1] = terminated[[2, 8], 0] = (
+        True  # lives lost after three steps and six, the game after nine
+    )
     ended[terminated] = ended[[4, 10], 0] = True
     valid[[5, 11], 0] = valid[9, 1] = False  # the rows after the game was cut off, or over
     assert np.array_equal(rollout.terminated, terminated)
@@ -174,9 +191,14 @@ def test_a_life_lost_is_terminal_for_learning_only():
     assert rollout.rewards[:3, 1].tolist() == [-1, 0, 1] and rollout.rewards.abs().max() == 1
     assert episodes == [(10, 1.0, 5), (17, 2.0, 9), (20, 1.0, 5)]
     assert over.tolist() == [False, False] and lives.tolist() == [3, 3]
-    assert rollout.obs[:, :, 0, 0, 0].tolist()[:3] == [[0, 0], [1, 1], [2, 2]] and rollout.obs[5, 0, 0, 0, 0] == 5
+    assert (
+        rollout.obs[:, :, 0, 0, 0].tolist()[:3] == [[0, 0], [1, 1], [2, 2]]
+        and rollout.obs[5, 0, 0, 0, 0] == 5
+    )
     with torch.inference_mode():
-        for kept, computed in zip((rollout.features, rollout.logits, rollout.values), agent(rollout.obs.flatten(0, 1))):
+        for kept, computed in zip(
+            (rollout.features, rollout.logits, rollout.values), agent(rollout.obs.flatten(0, 1))
+        ):
             torch.testing.assert_close(kept.flatten(0, 1), computed, rtol=1e-4, atol=1e-5)
 
 
@@ -202,7 +224,9 @@ def test_a_game_that_shows_no_lives_before_it_ends_loses_its_last_one_once():
 
     args = script.Args(num_envs=2, num_steps=9, hidden_size=16)
     envs = Flicker()
-    rollout, *_ = script.collect(envs, script.Agent(3, args), envs.frames(), envs.over, np.array([3, 3]), args)
+    rollout, *_ = script.collect(
+        envs, script.Agent(3, args), envs.frames(), envs.over, np.array([3, 3]), args
+    )
     assert np.flatnonzero(rollout.terminated[:, 1]).tolist() == [2, 5, 8]
 
 
@@ -218,10 +242,14 @@ def test_actions_follow_the_policy_mixed_with_chance():
 
     for epsilon in (0.0, 0.5, 1.0):
         args, envs = script.Args(num_envs=2, num_steps=500, epsilon=epsilon), Lives()
-        rollout, *_ = script.collect(envs, Fixed(), envs.frames(), envs.over, np.array([3, 3]), args)
+        rollout, *_ = script.collect(
+            envs, Fixed(), envs.frames(), envs.over, np.array([3, 3]), args
+        )
         expected = script.behaviour_log_probs(logits, epsilon).exp()
         frequencies = torch.bincount(rollout.actions.flatten(), minlength=3) / 1000
-        assert ((frequencies - expected).abs() < 5 * (expected * (1 - expected) / 1000).sqrt()).all()
+        assert (
+            (frequencies - expected).abs() < 5 * (expected * (1 - expected) / 1000).sqrt()
+        ).all()
 
 
 def test_nothing_of_an_invalid_row_reaches_the_loss():
@@ -231,10 +259,14 @@ def test_nothing_of_an_invalid_row_reaches_the_loss():
         rewards, logits = rollout.rewards.clone(), rollout.logits.clone()
         rewards[~rollout.valid] = logits[:-1][~rollout.valid] = filler
         planted = rollout._replace(rewards=rewards, logits=logits)
-        loss, parts = script.ppo_loss(agent, args, *(column.clone() for column in script.make_batch(planted, args)))
+        loss, parts = script.ppo_loss(
+            agent, args, *(column.clone() for column in script.make_batch(planted, args))
+        )
         agent.zero_grad()
         loss.backward()
-        gradients.append([*(parameter.grad.clone() for parameter in agent.parameters()), *parts.values()])
+        gradients.append(
+            [*(parameter.grad.clone() for parameter in agent.parameters()), *parts.values()]
+        )
     assert all(torch.equal(clean, planted) for clean, planted in zip(*gradients))
 
 
@@ -248,17 +280,27 @@ def test_the_batch_is_the_rollout():
     expected = (rollout.rewards + bootstrap - rollout.values[:-1]).flatten()
     torch.testing.assert_close(advantages[valid], expected[valid])
     torch.testing.assert_close(returns[valid], (advantages + values)[valid])
-    assert valid.sum() == 21 and not any(column[~valid].any() for column in (log_probs, values, advantages, returns))
+    assert valid.sum() == 21 and not any(
+        column[~valid].any() for column in (log_probs, values, advantages, returns)
+    )
 
 
-@pytest.mark.parametrize("flags", [{}, {"amp": True}, {"channels_last": False}, {"feature_norm": 1.0}])
+@pytest.mark.parametrize(
+    "flags", [{}, {"amp": True}, {"channels_last": False}, {"feature_norm": 1.0}]
+)
 def test_a_frozen_head_stays_while_the_rest_learns(flags):
-    agent, args, (rollout, *_) = collect_lives(etf_head=True, num_minibatches=2, update_epochs=1, **flags)
+    agent, args, (rollout, *_) = collect_lives(
+        etf_head=True, num_minibatches=2, update_epochs=1, **flags
+    )
     before = {name: tensor.clone() for name, tensor in agent.state_dict().items()}
     optimizer = torch.optim.Adam(agent.parameters())
-    losses = script.update(agent, script.ppo_loss, optimizer, script.make_batch(rollout, args), args)
+    losses = script.update(
+        agent, script.ppo_loss, optimizer, script.make_batch(rollout, args), args
+    )
     assert all(map(math.isfinite, losses.values()))
-    changed = {name for name, tensor in agent.state_dict().items() if not torch.equal(tensor, before[name])}
+    changed = {
+        name for name, tensor in agent.state_dict().items() if not torch.equal(tensor, before[name])
+    }
     assert changed == set(before) - {"head.weight"}
     features, logits, values = agent(rollout.obs[0].clone())
     assert {features.dtype, logits.dtype, values.dtype} == {torch.float32}
@@ -272,7 +314,9 @@ def test_half_precision_and_memory_format_change_rounding_only():
     for flags in ({}, {"channels_last": False}, {"amp": True}):
         torch.manual_seed(0)
         agent = script.Agent(4, script.Args(**flags))
-        obs = torch.randint(0, 256, (8, 4, 84, 84), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+        obs = torch.randint(
+            0, 256, (8, 4, 84, 84), dtype=torch.uint8, generator=torch.Generator().manual_seed(1)
+        )
         outputs.append(agent(obs)[0])
         channels_last = agent.backbone[2].weight.is_contiguous(memory_format=torch.channels_last)
         assert channels_last == ("channels_last" not in flags)
@@ -295,33 +339,53 @@ def test_the_compiled_loss_is_the_loss():
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("head", ["--no-etf-head", "--etf-head"])
 def test_a_run_leaves_logs_and_resumes(launch, backend, head):
-    run = launch(script, "--backend", backend, head, "--total-timesteps", 600, *SMALL, "--save-model")
+    run = launch(
+        script, "--backend", backend, head, "--total-timesteps", 600, *SMALL, "--save-model"
+    )
     game = {"envpool": "Breakout-v5", "ale": "ALE-Breakout-v5"}[backend]
-    assert run.path.name.startswith(f"{game}__ppo_atari_acpg__{'etf' if head == '--etf-head' else 'linear'}__1__")
+    assert run.path.name.startswith(
+        f"{game}__ppo_atari_acpg__{'etf' if head == '--etf-head' else 'linear'}__1__"
+    )
     assert run.episodes
     scalars = run.scalars
-    assert {"charts/SPS", "charts/episodic_return", "losses/value_loss", "collapse/feature_norm"} <= set(scalars)
-    assert {"seconds/environment", "seconds/inference", "seconds/learning", "seconds/collapse"} <= set(scalars)
+    assert {
+        "charts/SPS",
+        "charts/episodic_return",
+        "losses/value_loss",
+        "collapse/feature_norm",
+    } <= set(scalars)
+    assert {
+        "seconds/environment",
+        "seconds/inference",
+        "seconds/learning",
+        "seconds/collapse",
+    } <= set(scalars)
     assert all(math.isfinite(value) for points in scalars.values() for _, value in points)
     end = run.checkpoint
     launch(script, "--resume", run.path / "checkpoint.pt", "--total-timesteps", 900)
     assert run.checkpoint["iteration"] > end["iteration"] and run.checkpoint["global_step"] >= 900
     steps = [step for step, _ in run.scalars["charts/learning_rate"]]
     assert steps == sorted(set(steps)) and len(steps) == run.checkpoint["iteration"]
-    before, after = (checkpoint["optimizer"]["state"][0]["step"] for checkpoint in (end, run.checkpoint))
+    before, after = (
+        checkpoint["optimizer"]["state"][0]["step"] for checkpoint in (end, run.checkpoint)
+    )
     assert after / before == pytest.approx(run.checkpoint["iteration"] / end["iteration"])
 
 
 def test_collapse_is_measured_on_valid_rows(launch, monkeypatch):
     rows, measure = [], script.collapse_metrics
-    monkeypatch.setattr(script, "collapse_metrics", lambda *args: rows.append(len(args[0])) or measure(*args))
+    monkeypatch.setattr(
+        script, "collapse_metrics", lambda *args: rows.append(len(args[0])) or measure(*args)
+    )
     run = launch(script, "--total-timesteps", 600, *SMALL)
     assert sum(rows) == run.checkpoint["global_step"] and 0 < min(rows) < max(rows) == 16
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_same_seed_same_run(launch, backend):
-    first, again = (launch(script, "--total-timesteps", 300, *SMALL, "--backend", backend) for _ in range(2))
+    first, again = (
+        launch(script, "--total-timesteps", 300, *SMALL, "--backend", backend) for _ in range(2)
+    )
     traces = [deterministic(run) for run in (first, again)]
     for scalars, *_ in traces:
         for tag in [tag for tag in scalars if tag.startswith("seconds/")]:
@@ -338,14 +402,23 @@ def test_evaluation_plays_whole_games_of_the_saved_agent_by_either_backend(launc
         launch(script, "--evaluate", run.path / name, "--eval-episodes", 2, "--backend", backend)
         returns.append(capsys.readouterr().out)
     game = {"envpool": "Breakout-v5", "ale": "ALE/Breakout-v5"}[backend]
-    assert returns[0].startswith(f"2 greedy episodes of {game}: return ") and returns[0] == returns[1]
+    assert (
+        returns[0].startswith(f"2 greedy episodes of {game}: return ") and returns[0] == returns[1]
+    )
 
 
 def test_what_a_checkpoint_was_trained_with_cannot_change(launch, capsys, tmp_path):
     run = launch(script, "--total-timesteps", 64, *SMALL, "--save-model")
-    for flags in (["--full-action-space"], ["--hidden-size", "64"], ["--env-id", "Pong-v5"], ["--no-channels-last"]):
+    for flags in (
+        ["--full-action-space"],
+        ["--hidden-size", "64"],
+        ["--env-id", "Pong-v5"],
+        ["--no-channels-last"],
+    ):
         line = refused(launch, script, capsys, "--resume", run.path / "checkpoint.pt", *flags)
-        assert line.startswith(f"error: {flags[0].replace('no-', '')} ") and "was trained with" in line
+        assert (
+            line.startswith(f"error: {flags[0].replace('no-', '')} ") and "was trained with" in line
+        )
     assert [*(tmp_path / "runs").iterdir()] == [run.path]
 
 
@@ -379,7 +452,10 @@ BAD = {
 def test_bad_flags(launch, capsys, tmp_path, flags):
     line = refused(launch, script, capsys, *flags.split())
     flag, value = [*flags.split(), "True"][:2]
-    assert line.startswith(f"error: {flag} {value.replace('--backend', 'True')}: ") and BAD[flags] in line
+    assert (
+        line.startswith(f"error: {flag} {value.replace('--backend', 'True')}: ")
+        and BAD[flags] in line
+    )
     assert not any(tmp_path.iterdir())
 
 

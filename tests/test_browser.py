@@ -35,7 +35,9 @@ def page(tmp_path_factory) -> Path:
             for seed in (1, 2):
                 history = [{"global_step": 500, "within_variability": 0.5, "means_equinorm": 0.1}]
                 folder = root / "runs" / f"{len(env_id)}-{head}-{seed}"
-                run = make_run(folder, random.normal(100, 9, 150), head=head, seed=seed, collapse=history)
+                run = make_run(
+                    folder, random.normal(100, 9, 150), head=head, seed=seed, collapse=history
+                )
                 flags = json.loads((run / "args.json").read_text())
                 (run / "args.json").write_text(json.dumps(flags | {"env_id": env_id}))
     collate.main(collate.Args(runs=root / "runs", out=root / "results"))
@@ -47,8 +49,20 @@ def browse(html: str, width: int, folder: Path) -> tuple[dict, str]:
     """What PROBE sees in a frame of this width, and the browser's log."""
     framed = folder / "framed.html"
     framed.write_text(FRAME.format(width, escape(html.replace("</body>", PROBE))))
-    command = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", "--v=0"]
-    command += [f"--user-data-dir={folder / 'profile'}", "--window-size=1300,900", "--dump-dom", framed.as_uri()]
+    command = [
+        "chromium",
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--enable-logging=stderr",
+        "--v=0",
+    ]
+    command += [
+        f"--user-data-dir={folder / 'profile'}",
+        "--window-size=1300,900",
+        "--dump-dom",
+        framed.as_uri(),
+    ]
     result = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
     return json.loads(unescape(re.search(r'data-seen="([^"]*)"', result.stdout)[1])), result.stderr
 

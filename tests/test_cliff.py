@@ -19,8 +19,13 @@ def action_values(env, gamma: float) -> np.ndarray:
     """(8, K): value iteration to its fixed point."""
     values = np.zeros(12)
     for _ in range(200):
-        outcomes = [[env.transition(state, action) for action in range(env.action_space.n)] for state in CELLS]
-        q = np.array([[r + gamma * (not end) * values[after] for after, r, end in row] for row in outcomes])
+        outcomes = [
+            [env.transition(state, action) for action in range(env.action_space.n)]
+            for state in CELLS
+        ]
+        q = np.array(
+            [[r + gamma * (not end) * values[after] for after, r, end in row] for row in outcomes]
+        )
         values[:8] = q.max(axis=1)
     return q
 

@@ -9,7 +9,9 @@ import torch
 from ppo_acpg import collapse_metrics, simplex_etf
 
 
-def optimum(shares: list[int], feature_dim: int = 16) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def optimum(
+    shares: list[int], feature_dim: int = 16
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Theorem 1's activations for a state count per action, their actions, and the frame."""
     frame = 2 * simplex_etf(len(shares), feature_dim, torch.Generator().manual_seed(0))
     actions = torch.repeat_interleave(torch.arange(len(shares)), torch.tensor(shares))
@@ -36,9 +38,15 @@ def test_centring_on_states_is_biased_by_imbalance():
 def test_against_the_formulas(center):
     rng = np.random.default_rng(0)
     K, d, n = 5, 9, 400
-    weight, features, actions = rng.normal(size=(K, d)), rng.normal(size=(n, d)), rng.integers(0, K, n)
+    weight, features, actions = (
+        rng.normal(size=(K, d)),
+        rng.normal(size=(n, d)),
+        rng.integers(0, K, n),
+    )
     features[:, 0] += actions
-    metrics = collapse_metrics(torch.tensor(features), torch.tensor(actions), torch.tensor(weight), center)
+    metrics = collapse_metrics(
+        torch.tensor(features), torch.tensor(actions), torch.tensor(weight), center
+    )
     means = np.stack([features[actions == k].mean(axis=0) for k in range(K)])
     centred = means - (means if center == "actions" else features).mean(axis=0)
     deviations = features - means[actions]
@@ -50,11 +58,15 @@ def test_against_the_formulas(center):
         "actions_seen": K,
         "feature_norm": np.linalg.norm(features, axis=1).mean(),
         "within_variability": np.trace(within @ pinv) / K,
-        "self_duality": np.linalg.norm(weight / np.linalg.norm(weight) - centred / np.linalg.norm(centred)),
+        "self_duality": np.linalg.norm(
+            weight / np.linalg.norm(weight) - centred / np.linalg.norm(centred)
+        ),
     }
     for name, vectors in (("head", weight), ("means", centred)):
         norms = np.linalg.norm(vectors, axis=1)
-        cosines = [vectors[i] @ vectors[j] / norms[i] / norms[j] for i in range(K) for j in range(i)]
+        cosines = [
+            vectors[i] @ vectors[j] / norms[i] / norms[j] for i in range(K) for j in range(i)
+        ]
         expected[f"{name}_equinorm"] = norms.std() / norms.mean()
         expected[f"{name}_equiangularity"] = np.std(cosines)
         expected[f"{name}_maximal_angle"] = np.mean(np.abs(np.array(cosines) + 1 / (K - 1)))
@@ -76,9 +88,19 @@ def test_two_actions_are_trivial_and_one_is_undefined():
     frame = simplex_etf(3, 8, torch.Generator())
     features = torch.randn(20, 8)
     actions = torch.arange(20) % 2
-    assert not {name for name in collapse_metrics(features, actions, frame, "actions") if name.startswith("means")}
+    assert not {
+        name
+        for name in collapse_metrics(features, actions, frame, "actions")
+        if name.startswith("means")
+    }
     one = collapse_metrics(features, torch.zeros(20, dtype=torch.long), frame, "actions")
-    assert set(one) == {"head_equinorm", "head_equiangularity", "head_maximal_angle", "feature_norm", "actions_seen"}
+    assert set(one) == {
+        "head_equinorm",
+        "head_equiangularity",
+        "head_maximal_angle",
+        "feature_norm",
+        "actions_seen",
+    }
 
 
 @pytest.mark.parametrize("features", [torch.zeros(12, 8), torch.ones(12, 8)])

@@ -33,7 +33,11 @@ def frame(num_actions: int, feature_dim: int, seed: int) -> torch.Tensor:
 
 
 def untrained(env_id: str, num_actions: int, **flags) -> dict:
-    return {"args": {"env_id": env_id, "seed": 1, **flags}, "global_step": 0, "num_actions": num_actions}
+    return {
+        "args": {"env_id": env_id, "seed": 1, **flags},
+        "global_step": 0,
+        "num_actions": num_actions,
+    }
 
 
 def test_means_and_deviations_by_hand():
@@ -48,9 +52,14 @@ def test_means_and_deviations_by_hand():
 def test_every_frame_is_turned_to_the_same_simplex(num_actions):
     rows = [frame(num_actions, 20, seed).double() for seed in (1, 2)]
     bases = [simplex_coordinates(row) for row in rows]
-    assert all(torch.allclose(basis.T @ basis, torch.eye(num_actions - 1, dtype=torch.float64), atol=1e-6) for basis in bases)
+    assert all(
+        torch.allclose(basis.T @ basis, torch.eye(num_actions - 1, dtype=torch.float64), atol=1e-6)
+        for basis in bases
+    )
     first, second = (row @ basis for row, basis in zip(rows, bases))
-    assert torch.allclose(first, second, atol=1e-6) and torch.allclose(first.norm(dim=1), torch.ones(num_actions).double())
+    assert torch.allclose(first, second, atol=1e-6) and torch.allclose(
+        first.norm(dim=1), torch.ones(num_actions).double()
+    )
 
 
 @pytest.mark.parametrize(("num_actions", "dimensions"), [(2, 2), (3, 2), (4, 3), (6, 3)])
@@ -58,7 +67,9 @@ def test_collapsed_activations_lie_on_the_corners(num_actions, dimensions):
     weight, labels = frame(num_actions, 20, 1), torch.arange(num_actions).repeat(3)
     seen = Look(5 + 3 * weight[labels], labels, weight)  # an offset common to all is no obstacle
     points, corners = project(seen, best_view(seen))
-    assert points.shape == (3 * num_actions, dimensions) and points == pytest.approx(corners[labels], abs=1e-5)
+    assert points.shape == (3 * num_actions, dimensions) and points == pytest.approx(
+        corners[labels], abs=1e-5
+    )
     if num_actions <= 4:
         assert (points**2).sum(axis=1) == pytest.approx(9)
 
@@ -70,14 +81,23 @@ def test_the_view_shows_where_means_differ_and_holds_still():
     seen = Look(far, labels, weight)
     points, corners = project(seen, best_view(seen))
     assert (points**2).sum() > 0.9 * (far - far.mean(dim=0)).square().sum().item()
-    noisy = Look(far + 1e-4 * torch.randn(far.shape, generator=torch.Generator().manual_seed(1)), labels, weight)
+    noisy = Look(
+        far + 1e-4 * torch.randn(far.shape, generator=torch.Generator().manual_seed(1)),
+        labels,
+        weight,
+    )
     assert project(noisy, best_view(seen))[1] == pytest.approx(corners, abs=1e-2)
 
 
 def test_the_ideal_walk_is_labelled_by_its_optimum():
     states = label_states(PPO, untrained("benchmark.envs:IdealCliffWalking-v0", 4))
     assert states.source == "optimal" and torch.equal(states.obs.float(), torch.eye(12)[:8])
-    assert states.labels.tolist() == [3, 0, 0, 2, 3, 1, 1, 2] and states.meaning.tolist() == [0, 1, 2, 3]
+    assert states.labels.tolist() == [3, 0, 0, 2, 3, 1, 1, 2] and states.meaning.tolist() == [
+        0,
+        1,
+        2,
+        3,
+    ]
 
 
 def test_synonyms_share_a_label():
@@ -97,7 +117,10 @@ def test_without_an_optimum_the_agents_own_greedy_action_is_the_label(env_id, nu
     checkpoint = untrained(env_id, num_actions, head_std=1.0)
     states = label_states(PPO, checkpoint)
     assert states.source == "greedy" and states.obs.shape == (2000, *shape)
-    assert len(states.labels.unique()) > 1 and measure(PPO, restore(PPO, checkpoint, shape), states)[1]["agreement"] == 1
+    assert (
+        len(states.labels.unique()) > 1
+        and measure(PPO, restore(PPO, checkpoint, shape), states)[1]["agreement"] == 1
+    )
 
 
 def test_states_where_nothing_is_decided_are_left_out():
@@ -124,12 +147,21 @@ def test_identical_activations_have_no_trace_ratio():
 
 def test_the_table_tells_trivial_from_undefined():
     rows = [
-        {"etf_head": head, "seed": seed, "agreement": 1.0, "actions_seen": seen, "trace_ratio": 0.5 * seed} | more
+        {
+            "etf_head": head,
+            "seed": seed,
+            "agreement": 1.0,
+            "actions_seen": seen,
+            "trace_ratio": 0.5 * seed,
+        }
+        | more
         for head, seen, more in ((False, 2, {}), (True, 3, {"means_equinorm": 0.25}))
         for seed in (1, 3)
     ]
     del rows[-1]["means_equinorm"]
-    _, trained = [line.split(" | ") for line in table(rows).splitlines() if "| learned head" in line]
+    _, trained = [
+        line.split(" | ") for line in table(rows).splitlines() if "| learned head" in line
+    ]
     assert trained[1:6] == ["2 of 2", "undefined", "1", "undefined", "trivial for two actions"]
     _, frozen = [line.split(" | ") for line in table(rows).splitlines() if "| frozen" in line]
     assert frozen[2] == "undefined" and frozen[5] == "0.25 (of 1)"
@@ -139,7 +171,10 @@ def test_a_run_that_was_cut_off_is_made_anew(tmp_path):
     folder = tmp_path / "run"
     (folder / "half-made").mkdir(parents=True)
     (folder / "1.pt").write_text("half")
-    train([sys.executable, "ppo_acpg.py", "--total-timesteps", "600", "--checkpoint-every", "1"], folder)
+    train(
+        [sys.executable, "ppo_acpg.py", "--total-timesteps", "600", "--checkpoint-every", "1"],
+        folder,
+    )
     assert not (folder / "half-made").exists() and (folder / "done").exists()
     assert load_checkpoints(folder)[0]["global_step"] == 0
     with pytest.raises(subprocess.CalledProcessError, match="exit status 2") as error:
@@ -171,16 +206,29 @@ def test_the_command_measures_draws_and_trains_once(tmp_path, capsys):
     for picture in ("measures.png", "cosines.png", "projection.png", "projection.gif"):
         assert (tmp_path / "out" / picture).stat().st_size > 10_000
     rows = list(csv.DictReader(written.splitlines()))
-    assert [row["global_step"] for row in rows].count("0") == 2 and {row["labels"] for row in rows} == {"optimal"}
+    assert [row["global_step"] for row in rows].count("0") == 2 and {
+        row["labels"] for row in rows
+    } == {"optimal"}
     assert {row["flags"] for row in rows} == {"--total-timesteps 4000 --feature-norm 2"}
-    assert all(math.isclose(float(row["feature_norm"]), 2, rel_tol=0.1) for row in rows if row["global_step"] != "0")
+    assert all(
+        math.isclose(float(row["feature_norm"]), 2, rel_tol=0.1)
+        for row in rows
+        if row["global_step"] != "0"
+    )
     for head, folder in (("True", "etf-head-1"), ("False", "no-etf-head-1")):
         (path,) = tmp_path.glob(f"runs/*/{folder}")
         checkpoints = load_checkpoints(path)
         (final,) = path.glob("*/checkpoint.pt")
-        assert checkpoints[-1]["global_step"] == torch.load(final, weights_only=True)["global_step"] >= 4000
+        assert (
+            checkpoints[-1]["global_step"]
+            == torch.load(final, weights_only=True)["global_step"]
+            >= 4000
+        )
         steps = [int(row["global_step"]) for row in rows if row["etf_head"] == head]
-        assert steps == [checkpoint["global_step"] for checkpoint in checkpoints] == sorted(set(steps)) and len(steps) >= 3
+        assert (
+            steps == [checkpoint["global_step"] for checkpoint in checkpoints] == sorted(set(steps))
+            and len(steps) >= 3
+        )
     finished = [path.stat().st_mtime_ns for path in tmp_path.glob("runs/*/*/done")]
     main(args, ["--total-timesteps", "4000", "--feature-norm", "2"])
     assert (tmp_path / "out" / "measures.csv").read_text() == written
@@ -188,7 +236,10 @@ def test_the_command_measures_draws_and_trains_once(tmp_path, capsys):
 
 
 def test_two_actions_are_marked_trivial(tmp_path, capsys):
-    main(Args(out=tmp_path / "out", env_id="CartPole-v1", seeds=1, runs=tmp_path / "runs"), ["--total-timesteps", "3000"])
+    main(
+        Args(out=tmp_path / "out", env_id="CartPole-v1", seeds=1, runs=tmp_path / "runs"),
+        ["--total-timesteps", "3000"],
+    )
     printed = capsys.readouterr().out
     assert "greedy action of the trained agent" in printed and printed.count("trivial") >= 4
 

@@ -39,7 +39,12 @@ def test_measures_by_hand(tmp_path):
     curve = [sum(window) / len(window) for window in windows]
     assert [float(point["value"]) for point in points] == pytest.approx(curve, rel=1e-5)
     assert [point["step"] for point in points] == [str(step) for step in range(100, 2501, 100)]
-    expected = {"best": 199.5, "final": 199.5, "last_tenth": sum(range(225, 250)) / 25, "area": sum(curve) / 25}
+    expected = {
+        "best": 199.5,
+        "final": 199.5,
+        "last_tenth": sum(range(225, 250)) / 25,
+        "area": sum(curve) / 25,
+    }
     expected |= {"seconds": 2.5, "steps_per_second": 1000, "seed": 1}
     assert {key: float(row[key]) for key in expected} == pytest.approx(expected, rel=1e-5)
     assert (row["script"], row["head"], len(lines)) == ("ppo_acpg", "linear", 250)
@@ -48,23 +53,40 @@ def test_measures_by_hand(tmp_path):
 
 def test_best_is_the_curve_s_and_stop_is_the_first_time_the_threshold_is_reached(tmp_path):
     """475 of CartPole-v1 is reached by the mean of 100 when 95 of them are 500; afterwards the agent forgets."""
-    row, _, _ = measure(make_run(tmp_path, [0] * 100 + [500] * 100 + [0] * 50, env_id="CartPole-v1"))
-    assert (row["threshold"], row["stop"], row["best"], row["final"]) == ("475", "1950", "500", "250")
+    row, _, _ = measure(
+        make_run(tmp_path, [0] * 100 + [500] * 100 + [0] * 50, env_id="CartPole-v1")
+    )
+    assert (row["threshold"], row["stop"], row["best"], row["final"]) == (
+        "475",
+        "1950",
+        "500",
+        "250",
+    )
     assert float(row["normalised"]) == pytest.approx((250 - 22.2) / (475 - 22.2), rel=1e-5)
     row, _, _ = measure(make_run(tmp_path, [500] * 99, env_id="CartPole-v1", seed=2))
     assert row["stop"] == ""  # fewer than 100 episodes prove nothing
 
 
 def test_collapse_measures_are_the_last_at_or_before_the_step(tmp_path):
-    history = [{"global_step": step, "within_variability": step / 1000, "actions_seen": 3.0} for step in (150, 300, 2400)]
+    history = [
+        {"global_step": step, "within_variability": step / 1000, "actions_seen": 3.0}
+        for step in (150, 300, 2400)
+    ]
     history[1].pop("within_variability")
     row, points, _ = measure(make_run(tmp_path, range(250), collapse=history))
     assert [point["within_variability"] for point in points[:4]] == ["", "0.15", "", ""]
     assert [point["actions_seen"] for point in points[:3]] == ["", "3", "3"]
-    assert points[-2]["within_variability"] == points[-1]["within_variability"] == row["within_variability"] == "2.4"
+    assert (
+        points[-2]["within_variability"]
+        == points[-1]["within_variability"]
+        == row["within_variability"]
+        == "2.4"
+    )
 
 
-@pytest.mark.parametrize("head", ["linear", "etf", "random", "orthogonal", "etf-trainable", "random-trainable"])
+@pytest.mark.parametrize(
+    "head", ["linear", "etf", "random", "orthogonal", "etf-trainable", "random-trainable"]
+)
 def test_heads_have_the_scripts_names(tmp_path, head):
     assert measure(make_run(tmp_path, [1.0], head=head))[0]["head"] == head
 
@@ -95,7 +117,10 @@ def damage_checkpoint(run: Path) -> None:
 
 
 def damage_code(run: Path) -> None:
-    torch.save({"global_step": 500, "collapse": Path("a class that weights_only refuses")}, run / "checkpoint.pt")
+    torch.save(
+        {"global_step": 500, "collapse": Path("a class that weights_only refuses")},
+        run / "checkpoint.pt",
+    )
 
 
 def damage_json(run: Path) -> None:
@@ -131,7 +156,9 @@ def test_damaged_runs_are_named_skipped_and_counted(tmp_path, capsys, collated, 
     damage(damaged)
     tables = collated()
     assert [row["seed"] for row in tables["runs"]] == ["1"]
-    assert {row["run"] for name in ("episodes", "curves") for row in tables[name]} == {f"a/{good.name}"}
+    assert {row["run"] for name in ("episodes", "curves") for row in tables[name]} == {
+        f"a/{good.name}"
+    }
     error = capsys.readouterr().err
     file = {
         "flags": "args.json",
@@ -143,7 +170,13 @@ def test_damaged_runs_are_named_skipped_and_counted(tmp_path, capsys, collated, 
     named = file.get(damage.__name__.removeprefix("damage_"), "episodes.csv")
     assert error.startswith(f"damaged {damaged}: ValueError: {named}: ") and error.count("\n") == 1
     assert tables["counts"] == [
-        {"script": "ppo_acpg", "env_id": "Env-v0", "head": "linear", "planned": "2", "finished": "1"}
+        {
+            "script": "ppo_acpg",
+            "env_id": "Env-v0",
+            "head": "linear",
+            "planned": "2",
+            "finished": "1",
+        }
         | {"failed": "0", "damaged": "1", "unfinished": "0"}
     ]
 
@@ -156,7 +189,9 @@ def test_unfinished_runs_are_named_and_counted(tmp_path, capsys, collated):
     (recorded.parent / "record.json").write_text(json.dumps({"outcome": "running"}))
     tables = collated()
     assert [row["seed"] for row in tables["runs"]] == ["1"]
-    assert [tables["counts"][0][state] for state in ("planned", "finished", "damaged", "unfinished")] == ["4", "1", "0", "3"]
+    assert [
+        tables["counts"][0][state] for state in ("planned", "finished", "damaged", "unfinished")
+    ] == ["4", "1", "0", "3"]
     error = capsys.readouterr().err
     assert "stops at step 500 of 501" in error and "no checkpoint" in error and "running" in error
     with pytest.raises(Unfinished):
@@ -169,7 +204,9 @@ def test_counts_follow_the_plan(tmp_path, capsys, collated):
         for head in ("linear", "etf")
         for seed in (1, 2, 3)
     ]
-    plan = [run | {"script": "ppo_acpg", "env_id": "benchmark.envs:MinAtar/Breakout-v1"} for run in plan]
+    plan = [
+        run | {"script": "ppo_acpg", "env_id": "benchmark.envs:MinAtar/Breakout-v1"} for run in plan
+    ]
     outcomes = ["finished", "finished", "running", "failed", "finished", None]
     for run, outcome in zip(plan, outcomes):
         folder = tmp_path / "runs" / "runs" / run["name"]
@@ -186,7 +223,10 @@ def test_counts_follow_the_plan(tmp_path, capsys, collated):
         row["head"]: [int(row[state]) for state in row if state not in ("script", "env_id", "head")]
         for row in tables["counts"]
     }
-    assert counts == {"linear": [3, 1, 0, 1, 1], "etf": [3, 1, 1, 0, 1]}  # planned, finished, failed, damaged, unfinished
+    assert counts == {
+        "linear": [3, 1, 0, 1, 1],
+        "etf": [3, 1, 1, 0, 1],
+    }  # planned, finished, failed, damaged, unfinished
     assert {row["env_id"] for row in tables["counts"]} == {plan[0]["env_id"]}
 
 
@@ -197,9 +237,15 @@ def test_plans_at_any_depth_count(tmp_path, collated):
         make_run(tmp_path / folder / "runs" / "a", [1.0] * 50, head_std=std)
         (tmp_path / folder / "plan.json").write_text(json.dumps({"runs": [run]}))
     tables = collated()
-    assert [(row["planned"], row["finished"], row["unfinished"]) for row in tables["counts"]] == [("2", "2", "0")]
+    assert [(row["planned"], row["finished"], row["unfinished"]) for row in tables["counts"]] == [
+        ("2", "2", "0")
+    ]
     assert [row["head_std"] for row in tables["runs"]] == ["0.01", "2.0"]
-    for folder, planned in (("runs/runs", "1"), ("runs/std", "1"), ("runs/std/runs", "1")):  # not the other's
+    for folder, planned in (
+        ("runs/runs", "1"),
+        ("runs/std", "1"),
+        ("runs/std/runs", "1"),
+    ):  # not the other's
         main(Args(runs=tmp_path / folder, out=tmp_path / "out"))
         assert [row["planned"] for row in read(tmp_path / "out" / "counts.csv")] == [planned]
 
@@ -209,15 +255,23 @@ def test_a_copy_of_a_planned_run_counts_by_itself(tmp_path, collated):
     make_run(tmp_path / "runs" / "old" / "a", [1.0] * 50)
     run = {"name": "a", "script": "ppo_acpg", "env_id": "Env-v0", "head": "linear", "seed": 1}
     (tmp_path / "runs" / "plan.json").write_text(json.dumps({"runs": [run]}))
-    assert [(row["planned"], row["finished"], row["unfinished"]) for row in collated()["counts"]] == [("2", "2", "0")]
+    assert [
+        (row["planned"], row["finished"], row["unfinished"]) for row in collated()["counts"]
+    ] == [("2", "2", "0")]
 
 
 def test_provenance_of_the_planned_runs(tmp_path, collated):
     """Two runs of one commit, of which one was started twice, and one of another, which failed; a fourth has not begun."""
-    plan = [{"name": f"r{n}", "script": "ppo_acpg", "env_id": "Env-v0", "head": "etf", "seed": n} for n in range(4)]
+    plan = [
+        {"name": f"r{n}", "script": "ppo_acpg", "env_id": "Env-v0", "head": "etf", "seed": n}
+        for n in range(4)
+    ]
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "plan.json").write_text(json.dumps({"runs": plan}))
-    common = {"machine": "secret-host, x86_64, 2 CPUs, Linux", "versions": {"python": "3.11.2", "torch": "2.13.0"}}
+    common = {
+        "machine": "secret-host, x86_64, 2 CPUs, Linux",
+        "versions": {"python": "3.11.2", "torch": "2.13.0"},
+    }
     for n, commit, attempts, seconds, outcome in (
         (0, "a", 1, 1800, "finished"),
         (1, "a", 2, 2700, "finished"),
@@ -233,8 +287,26 @@ def test_provenance_of_the_planned_runs(tmp_path, collated):
         (tmp_path / "runs" / "runs" / f"r{n}").mkdir(parents=True)
         (tmp_path / "runs" / "runs" / f"r{n}" / "record.json").write_text(json.dumps(record))
     assert [list(row.values()) for row in collated()["provenance"]] == [
-        ["a", "x86_64, 2 CPUs", "python 3.11.2, torch 2.13.0", "2", "1", "2026-08", "2026-09", "1.25"],
-        ["b", "x86_64, 2 CPUs", "python 3.11.2, torch 2.13.0", "1", "1", "2026-07", "2026-07", "0.01"],
+        [
+            "a",
+            "x86_64, 2 CPUs",
+            "python 3.11.2, torch 2.13.0",
+            "2",
+            "1",
+            "2026-08",
+            "2026-09",
+            "1.25",
+        ],
+        [
+            "b",
+            "x86_64, 2 CPUs",
+            "python 3.11.2, torch 2.13.0",
+            "1",
+            "1",
+            "2026-07",
+            "2026-07",
+            "0.01",
+        ],
     ]
 
 
@@ -242,7 +314,10 @@ def test_a_run_outside_the_plan_counts_as_planned(tmp_path, collated):
     make_run(tmp_path / "runs" / "other", [1.0] * 50, head="etf")
     run = {"name": "a", "script": "ppo_acpg", "env_id": "Env-v0", "head": "linear", "seed": 1}
     (tmp_path / "runs" / "plan.json").write_text(json.dumps({"runs": [run]}))
-    counts = {row["head"]: (row["planned"], row["finished"], row["unfinished"]) for row in collated()["counts"]}
+    counts = {
+        row["head"]: (row["planned"], row["finished"], row["unfinished"])
+        for row in collated()["counts"]
+    }
     assert counts == {"linear": ("1", "0", "1"), "etf": ("1", "1", "0")}
 
 
@@ -252,7 +327,9 @@ def test_lost_episodes_are_damage(tmp_path, capsys, collated):
     short = make_run(tmp_path / "runs", [1.0] * 50, seed=2) / "episodes.csv"
     short.write_text("\n".join(short.read_text().splitlines()[:-20]) + "\n")
     tables = collated()
-    assert [row["seed"] for row in tables["runs"]] == ["1"] and tables["counts"][0]["damaged"] == "1"
+    assert [row["seed"] for row in tables["runs"]] == ["1"] and tables["counts"][0][
+        "damaged"
+    ] == "1"
     assert "when the checkpoint was written" in capsys.readouterr().err
 
 
@@ -275,12 +352,22 @@ def test_flags_that_a_head_ignores_are_empty(tmp_path, collated):
     make_run(tmp_path / "runs", [1.0] * 50, etf_scale=2.0, head_std=0.5)
     make_run(tmp_path / "runs", [1.0] * 50, head="etf", etf_scale=4.0, head_std=0.5)
     make_run(tmp_path / "runs", [1.0] * 50, head="etf", seed=2, etf_scale=1.0, head_std=0.5)
-    assert [(row["head"], row["etf_scale"]) for row in collated()["runs"]] == [("etf", "4.0"), ("etf", "1.0"), ("linear", "")]
+    assert [(row["head"], row["etf_scale"]) for row in collated()["runs"]] == [
+        ("etf", "4.0"),
+        ("etf", "1.0"),
+        ("linear", ""),
+    ]
 
 
 def test_groups_differ_in_more_than_the_seed(tmp_path, capsys, collated):
     for seed, gamma, value in ((1, 0.9, 2.0), (2, 0.9, 4.0), (1, 0.5, 7.0)):
-        make_run(tmp_path / "runs" / f"{seed}-{gamma}", [value] * 50, seed=seed, gamma=gamma, runs_dir=str(seed))
+        make_run(
+            tmp_path / "runs" / f"{seed}-{gamma}",
+            [value] * 50,
+            seed=seed,
+            gamma=gamma,
+            runs_dir=str(seed),
+        )
     rows = collated()["runs"]
     assert varying(rows) == ["gamma"]
     assert capsys.readouterr().out.splitlines()[2:] == [
@@ -293,7 +380,11 @@ def test_all_episodes_are_kept_and_the_same_runs_make_the_same_bytes(tmp_path, c
     for seed, returns in ((1, [1.5, 2.5]), (2, [-3.0])):
         make_run(tmp_path / "runs", returns, seed=seed)
     episodes = collated()["episodes"]
-    assert [(row["run"].split("__")[3], float(row["return"])) for row in episodes] == [("1", 1.5), ("1", 2.5), ("2", -3.0)]
+    assert [(row["run"].split("__")[3], float(row["return"])) for row in episodes] == [
+        ("1", 1.5),
+        ("1", 2.5),
+        ("2", -3.0),
+    ]
     before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
     assert before["episodes.csv.gz"][3:8] == bytes(5)  # neither flags, such as for a name, nor time
     collated()
@@ -304,9 +395,13 @@ def test_all_episodes_are_kept_and_the_same_runs_make_the_same_bytes(tmp_path, c
 def test_an_environment_s_id_may_hold_what_separates_names(tmp_path, collated, named):
     """In runs.csv as in counts.csv, be a run finished, unfinished or damaged, planned or not."""
     plan = []
-    for seed, outcome in enumerate(("finished", "unfinished", "damaged", "finished", "unfinished", "damaged")):
+    for seed, outcome in enumerate(
+        ("finished", "unfinished", "damaged", "finished", "unfinished", "damaged")
+    ):
         name = f"toy%3AMy__Env-v0__ppo_acpg__etf__{seed}"
-        run = make_run(tmp_path / "runs" / name, [1.0] * 50, env_id="toy:My__Env-v0", head="etf", seed=seed)
+        run = make_run(
+            tmp_path / "runs" / name, [1.0] * 50, env_id="toy:My__Env-v0", head="etf", seed=seed
+        )
         if named:
             state = torch.load(run / "checkpoint.pt", weights_only=True)
             torch.save(state | {"script": "ppo_acpg"}, run / "checkpoint.pt")
@@ -316,7 +411,15 @@ def test_an_environment_s_id_may_hold_what_separates_names(tmp_path, collated, n
         if outcome == "damaged":
             (run / "episodes.csv").unlink()
         if seed < 3:
-            plan.append({"name": name, "script": "ppo_acpg", "env_id": "toy:My__Env-v0", "head": "etf", "seed": seed})
+            plan.append(
+                {
+                    "name": name,
+                    "script": "ppo_acpg",
+                    "env_id": "toy:My__Env-v0",
+                    "head": "etf",
+                    "seed": seed,
+                }
+            )
     (tmp_path / "plan.json").write_text(json.dumps({"runs": plan}))
     tables = collated()
     group = ["ppo_acpg", "toy:My__Env-v0", "etf"]
@@ -330,10 +433,17 @@ def test_a_renamed_run_is_known_by_its_files(tmp_path, capsys, collated):
     run = make_run(tmp_path / "runs", [1.0] * 50, head="etf")
     mine, nameless = run.with_name("mine"), tmp_path / "runs" / "nameless"
     shutil.copytree(run, nameless)
-    torch.save(torch.load(run / "checkpoint.pt", weights_only=True) | {"script": "my_acpg"}, run / "checkpoint.pt")
+    torch.save(
+        torch.load(run / "checkpoint.pt", weights_only=True) | {"script": "my_acpg"},
+        run / "checkpoint.pt",
+    )
     run.rename(mine)
-    assert [(row["run"], row["script"], row["head"]) for row in collated()["runs"]] == [("mine", "my_acpg", "etf")]
-    assert capsys.readouterr().err.startswith(f"damaged {nameless}: ValueError: neither checkpoint.pt nor")
+    assert [(row["run"], row["script"], row["head"]) for row in collated()["runs"]] == [
+        ("mine", "my_acpg", "etf")
+    ]
+    assert capsys.readouterr().err.startswith(
+        f"damaged {nameless}: ValueError: neither checkpoint.pt nor"
+    )
 
 
 def test_an_experiment_s_name_tells_runs_apart_only_if_it_was_given(tmp_path, collated):
@@ -379,7 +489,9 @@ def test_a_directory_that_cannot_be_written_to_is_one_line_of_error(tmp_path, ca
     (tmp_path / "out").write_text("a file")
     with pytest.raises(SystemExit) as exit:
         main(Args(runs=tmp_path / "runs", out=tmp_path / "out"))
-    assert exit.value.code == 2 and capsys.readouterr().err.startswith(f"error: --out {tmp_path / 'out'}: ")
+    assert exit.value.code == 2 and capsys.readouterr().err.startswith(
+        f"error: --out {tmp_path / 'out'}: "
+    )
 
 
 def test_a_full_disk_leaves_the_old_tables(tmp_path, collated, monkeypatch, capsys):
@@ -396,7 +508,9 @@ def test_a_full_disk_leaves_the_old_tables(tmp_path, collated, monkeypatch, caps
         collated()
     assert exit.value.code == 2 and "No space left on device" in capsys.readouterr().err
     after = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
-    assert {key: after[key] for key in ("runs.csv", "curves.csv")} == {key: before[key] for key in ("runs.csv", "curves.csv")}
+    assert {key: after[key] for key in ("runs.csv", "curves.csv")} == {
+        key: before[key] for key in ("runs.csv", "curves.csv")
+    }
     assert after.keys() == before.keys()
 
 
@@ -419,10 +533,16 @@ def test_thresholds(env_id, known, solved):
 
 def test_every_reference_has_a_source_and_stands_below_what_is_good():
     for name, row in table().items():
-        assert all(bool(row[key]) == bool(row[f"{key}_source"]) for key in ("threshold", "random", "best"))
+        assert all(
+            bool(row[key]) == bool(row[f"{key}_source"]) for key in ("threshold", "random", "best")
+        )
         if normalised(name, 0.0) is not None:
             good = float(row["best"]) if row["best"] else threshold(name)
-            assert normalised(name, float(row["random"])) == 0 and normalised(name, good) == 1 and good > float(row["random"])
+            assert (
+                normalised(name, float(row["random"])) == 0
+                and normalised(name, good) == 1
+                and good > float(row["random"])
+            )
 
 
 def test_the_random_policy_is_measured_as_the_table_says():

@@ -24,7 +24,14 @@ def play(envs: gym.vector.VectorEnv, seed: int | None, steps: int) -> list[np.nd
 
 
 @pytest.mark.parametrize(
-    "env_id", ["MinAtar/Breakout-v1", "envpool/CartPole-v1", "envpool/FrozenLake-v1", "Atari/Pong-v5", "DiscreteCarRacing-v0"]
+    "env_id",
+    [
+        "MinAtar/Breakout-v1",
+        "envpool/CartPole-v1",
+        "envpool/FrozenLake-v1",
+        "Atari/Pong-v5",
+        "DiscreteCarRacing-v0",
+    ],
 )
 def test_reset_honours_the_seed(env_id):
     envs = gym.make_vec(env_id, num_envs=3)
@@ -51,7 +58,11 @@ def test_minatar_is_minatars_game_with_channels_first(game):
     original.seed(3)
     original.reset()
     actions = original.minimal_action_set()
-    assert obs.shape == (CHANNELS[game], 10, 10) and obs.dtype == np.bool_ and env.action_space.n == len(actions)
+    assert (
+        obs.shape == (CHANNELS[game], 10, 10)
+        and obs.dtype == np.bool_
+        and env.action_space.n == len(actions)
+    )
     rng = np.random.default_rng(0)
     for _ in range(50):
         action = rng.integers(len(actions))
@@ -78,8 +89,14 @@ def test_the_last_observation_is_at_the_ended_row_and_the_next_row_only_resets(e
     ended, seen = np.zeros(4, bool), 0
     for _ in range(200):
         obs, rewards, terminated, _, _ = envs.step(np.zeros(4, np.int64))
-        assert (np.abs(obs[terminated, 2]) > 0.2095).all()  # the pole has fallen by more than 12 degrees
-        assert (np.abs(obs[ended]) <= 0.05).all() and (rewards[ended] == 0).all() and not terminated[ended].any()
+        assert (
+            np.abs(obs[terminated, 2]) > 0.2095
+        ).all()  # the pole has fallen by more than 12 degrees
+        assert (
+            (np.abs(obs[ended]) <= 0.05).all()
+            and (rewards[ended] == 0).all()
+            and not terminated[ended].any()
+        )
         ended, seen = terminated, seen + terminated.sum()
     assert seen > 20
 
@@ -88,7 +105,9 @@ def test_atari_plays_whole_unclipped_games():
     envs = gym.make_vec("Atari/SpaceInvaders-v5", num_envs=2)
     rng = np.random.default_rng(0)
     obs, info = envs.reset(seed=1)
-    assert obs.shape == (2, 4, 84, 84) and obs.dtype == np.uint8 and info["lives"].tolist() == [3, 3]
+    assert (
+        obs.shape == (2, 4, 84, 84) and obs.dtype == np.uint8 and info["lives"].tolist() == [3, 3]
+    )
     assert envs.single_action_space.n == 6
     lives, rewards_seen, games = info["lives"], set(), 0
     while games < 2:
@@ -134,25 +153,39 @@ def test_car_racing_is_gymnasiums_but_for_the_track():
     single = gym.make_vec("DiscreteCarRacing-v0", num_envs=1)
     assert single.single_action_space.n == env.action_space.n == 5
     assert frames.shape[1:] == (4, 96, 96) and frames.dtype == np.uint8
-    dashboard = (slice(84, 96), slice(20, 96))  # to the left of it stands the score, which depends on the track
+    dashboard = (
+        slice(84, 96),
+        slice(20, 96),
+    )  # to the left of it stands the score, which depends on the track
     differences = [
         np.abs(frame[-1][dashboard].astype(int) - other[dashboard]).mean()
         for frame, other in zip(frames, expected, strict=True)
     ]
     assert np.median(differences) < 4 and max(differences) < 12
     wrong, _, _ = drive([0] * 20 + [2] * 8, seed=3)
-    assert np.abs(wrong[28][-1][dashboard].astype(int) - expected[28][dashboard]).mean() > 12  # the other way
+    assert (
+        np.abs(wrong[28][-1][dashboard].astype(int) - expected[28][dashboard]).mean() > 12
+    )  # the other way
     # A step costs 0.1; each of the track's N tiles pays 1000 / N, about 3, and the first step takes two of them.
     for paid in (np.array(costs), rewards):
-        assert np.isclose(paid, -0.1, atol=1e-3).mean() > 0.5 and (paid > -0.11).all() and 2 < paid.max() < 12
+        assert (
+            np.isclose(paid, -0.1, atol=1e-3).mean() > 0.5
+            and (paid > -0.11).all()
+            and 2 < paid.max() < 12
+        )
 
 
 def test_car_racing_stacks_frames_and_resets():
     frames, rewards, ends = drive([0] * 1003, seed=1)
     assert all(np.array_equal(frame[:-1], before[1:]) for before, frame in pairwise(frames[:1001]))
     assert all(np.array_equal(frames[0][0], frames[0][k]) for k in range(4))
-    assert [end for end in ends if any(end)] == [(False, True)] and ends[999] == (False, True)  # as Gymnasium's 1000 steps
-    assert rewards[1000] == 0 and all(np.array_equal(frames[1001][0], frames[1001][k]) for k in range(4))
+    assert [end for end in ends if any(end)] == [(False, True)] and ends[999] == (
+        False,
+        True,
+    )  # as Gymnasium's 1000 steps
+    assert rewards[1000] == 0 and all(
+        np.array_equal(frames[1001][0], frames[1001][k]) for k in range(4)
+    )
 
 
 def test_car_racing_repeats_actions_until_the_end():
@@ -162,8 +195,12 @@ def test_car_racing_repeats_actions_until_the_end():
     np.testing.assert_allclose(sums, rewards.reshape(-1, 4).sum(axis=1), rtol=1e-5)
     assert np.array_equal(repeated[1:, -1], frames[4::4, -1])
     frames, rewards, ends = drive([0] * 340, seed=1, action_repeat=3)
-    assert [k for k, end in enumerate(ends) if any(end)] == [333]  # 1000 steps of the game: 333 times 3, and 1 more
-    assert rewards[333] == pytest.approx(-0.1, abs=1e-5) and rewards[334] == 0  # then it only resets, once
+    assert [k for k, end in enumerate(ends) if any(end)] == [
+        333
+    ]  # 1000 steps of the game: 333 times 3, and 1 more
+    assert (
+        rewards[333] == pytest.approx(-0.1, abs=1e-5) and rewards[334] == 0
+    )  # then it only resets, once
     assert all(np.array_equal(frames[335][0], frames[335][k]) for k in range(4))
 
 

@@ -55,7 +55,9 @@ def refused(launch, script, capsys, *flags) -> str:
 
 
 def is_known(script: str, flag: str) -> bool:
-    return flag.removeprefix("--").replace("-", "_") in {field.name for field in fields(import_module(script).Args)}
+    return flag.removeprefix("--").replace("-", "_") in {
+        field.name for field in fields(import_module(script).Args)
+    }
 
 
 @pytest.mark.parametrize(
@@ -116,16 +118,29 @@ def test_unfit_checkpoints(script, launch, capsys, tmp_path):
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(script, launch):
-    flags = ("--env-id", "tests.probes:Diverging-v0", *SHORT[script.__name__], "--total-timesteps", 5000)
+    flags = (
+        "--env-id",
+        "tests.probes:Diverging-v0",
+        *SHORT[script.__name__],
+        "--total-timesteps",
+        5000,
+    )
     with pytest.raises(SystemExit) as exit:
         launch(script, *flags, "--checkpoint-every", 10000)
-    assert re.match(r"iteration \d+: ", exit.value.code) and exit.value.code.endswith("last good checkpoint: None")
+    assert re.match(r"iteration \d+: ", exit.value.code) and exit.value.code.endswith(
+        "last good checkpoint: None"
+    )
     with pytest.raises(SystemExit) as exit:
         launch(script, *flags, "--checkpoint-every", 2)
     assert exit.value.code.endswith("checkpoint.pt") and " is nan" in exit.value.code
 
 
 def test_the_exit_code_a_shell_sees(script, tmp_path):
-    done = subprocess.run([sys.executable, script.__file__, "--epsilon", "2"], cwd=tmp_path, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, script.__file__, "--epsilon", "2"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "error: --epsilon 2.0: must be finite and lie in [0, 1]\n"

@@ -35,8 +35,13 @@ def test_frozen_activations_are_a_minimum():
     h = solve_frozen(weight, labels, 2.0, generator)
     loss = torch.nn.functional.cross_entropy(h @ weight.T, labels, reduction="none")
     for _ in range(200):
-        other = project(h + 0.1 * torch.randn(h.shape, generator=generator, dtype=torch.float64), 2.0)
-        assert (torch.nn.functional.cross_entropy(other @ weight.T, labels, reduction="none") >= loss - 1e-12).all()
+        other = project(
+            h + 0.1 * torch.randn(h.shape, generator=generator, dtype=torch.float64), 2.0
+        )
+        assert (
+            torch.nn.functional.cross_entropy(other @ weight.T, labels, reduction="none")
+            >= loss - 1e-12
+        ).all()
 
 
 def test_labels_are_imbalanced_as_said():
@@ -58,7 +63,11 @@ def test_minority_angle_by_hand():
 
 
 def test_the_command_writes_its_tables_and_figure(tmp_path):
-    main(Args(out=tmp_path, theorem_actions=(2,), theorem_ratios=(1,), angle_ratios=(1, 10), seeds=1))
+    main(
+        Args(out=tmp_path, theorem_actions=(2,), theorem_ratios=(1,), angle_ratios=(1, 10), seeds=1)
+    )
     assert (tmp_path / "theorem.csv").read_text().startswith("num_actions,ratio,error\n2,1,")
     assert (tmp_path / "angles.csv").read_text().count("\n") == 1 + 3 * 2 * 2
-    assert all((tmp_path / picture).stat().st_size > 10_000 for picture in ("angles.png", "frames.png"))
+    assert all(
+        (tmp_path / picture).stat().st_size > 10_000 for picture in ("angles.png", "frames.png")
+    )

@@ -67,7 +67,9 @@ def test_termination_does_not(script, launch):
 
 @pytest.mark.parametrize("head", ["--no-etf-head", "--etf-head"])
 def test_cartpole_is_learned(script, launch, head):
-    steps = {"reinforce_acpg": 120000, "a2c_acpg": 240000}.get(script.__name__, 60000)  # these learn more slowly
+    steps = {"reinforce_acpg": 120000, "a2c_acpg": 240000}.get(
+        script.__name__, 60000
+    )  # these learn more slowly
     run = launch(script, head, "--total-timesteps", steps)
     first = np.mean([episode["return"] for episode in run.episodes[:100]])
     assert first < 50 < 150 < run.final_return()
@@ -81,6 +83,8 @@ def test_cartpole_is_the_same_in_envpool_and_gymnasium(script, launch):
         areas[env_id] = []
         for seed in range(1, 13):
             run = launch(script, "--env-id", env_id, "--seed", seed, "--total-timesteps", 25000)
-            steps, returns = zip(*((episode["global_step"], episode["return"]) for episode in run.episodes))
+            steps, returns = zip(
+                *((episode["global_step"], episode["return"]) for episode in run.episodes)
+            )
             areas[env_id].append(np.interp(np.arange(1000, 25001, 1000), steps, returns).mean())
     assert stats.ttest_ind(*areas.values(), equal_var=False).pvalue > 0.01, areas

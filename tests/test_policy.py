@@ -112,13 +112,13 @@ def test_the_logits_that_act_are_the_network_s(script, edit):
 
 
 def test_a_policy_that_is_not_the_same_twice_acts_by_itself(script):
-    _, envs, state, agent = parts(script)
+    _, _, state, agent = parts(script)
     dropout(agent)
     assert not script.Policy(agent, state.obs).numpy_layers
 
 
 def test_a_network_with_noise_acts_by_itself(script):
-    _, envs, state, agent = parts(script)
+    _, _, state, agent = parts(script)
     agent.head.register_forward_hook(lambda module, _, logits: logits + torch.randn_like(logits))
     policy = script.Policy(agent, state.obs)
     policy.prove()
@@ -127,7 +127,7 @@ def test_a_network_with_noise_acts_by_itself(script):
 
 def test_a_difference_that_is_learned_is_noticed(script):
     """A temperature that starts at 1."""
-    _, envs, state, agent = parts(script)
+    _, _, state, agent = parts(script)
     log_temperature = torch.zeros(())
     agent.head.register_forward_hook(lambda module, _, logits: logits * log_temperature.exp())
     policy = script.Policy(agent, state.obs)
@@ -140,7 +140,7 @@ def test_a_difference_that_is_learned_is_noticed(script):
 
 
 def test_observations_that_are_not_finite_prove_nothing(script):
-    _, envs, state, agent = parts(script)
+    _, _, state, agent = parts(script)
     state.obs[0] = np.nan
     policy = script.Policy(agent, state.obs)
     policy.prove()

@@ -191,7 +191,7 @@ def test_target_kl_ends_an_update_after_an_epoch():
 
 
 def test_parameters_are_views_of_theta_in_the_gradient_s_order():
-    agent, theta, optimizer, args = equal_agents(etf_head=True)
+    agent, theta, _, args = equal_agents(etf_head=True)
     batch = make_batch(agent, random_rollout(agent), args)
     gradient, _ = loss_gradient(agent, batch, args)
     loss, _ = ppo_loss(agent, copies(batch), args)

@@ -7,7 +7,15 @@ import pytest
 import torch
 
 import reinforce_acpg
-from reinforce_acpg import Agent, Args, Rollout, behaviour_log_probs, collect_episodes, make_batch, reinforce_loss
+from reinforce_acpg import (
+    Agent,
+    Args,
+    Rollout,
+    behaviour_log_probs,
+    collect_episodes,
+    make_batch,
+    reinforce_loss,
+)
 
 
 def play(env_id: str, num_envs: int, seed: int = 0, budget: int = 10**9, **flags):
@@ -25,7 +33,9 @@ def test_the_first_episodes_started_are_used_whatever_their_length(num_envs, epi
     """Half of the episodes have 2 steps, half 20. Whoever takes the first that end sees mostly the short ones."""
     lengths = []
     for seed in range(60):
-        rollout, ended, steps, _ = play("tests.probes:TwoLengths-v0", num_envs, seed, episodes_per_update=episodes)
+        rollout, ended, steps, _ = play(
+            "tests.probes:TwoLengths-v0", num_envs, seed, episodes_per_update=episodes
+        )
         assert len(ended) == episodes and all(length in (2, 20) for _, _, length in ended)
         assert int(rollout.valid.sum()) == sum(length for _, _, length in ended) <= steps
         assert max(taken for taken, _, _ in ended) == steps
@@ -41,7 +51,10 @@ def test_what_is_unfinished_is_discarded_but_counts_as_taken():
         assert not rollout.valid[:, 2:].any()
         rows, resets = len(rollout.rewards), int((rollout.ended[:-1]).sum())
         assert steps == 4 * rows - resets
-        used, firsts = rollout.valid[:, :2].sum(dim=0), [rollout.ended[:, i].nonzero()[0].item() for i in (0, 1)]
+        used, firsts = (
+            rollout.valid[:, :2].sum(dim=0),
+            [rollout.ended[:, i].nonzero()[0].item() for i in (0, 1)],
+        )
         assert used.tolist() == [first + 1 for first in firsts]
 
 
@@ -61,7 +74,9 @@ def three_steps(**flags) -> tuple[list[torch.Tensor], torch.Tensor, Agent]:
     terminated, valid = ended.clone(), torch.tensor([[True, True], [True, True], [True, False]])
     terminated[1, 1] = False
     columns, _, _ = make_batch(
-        agent, Rollout(obs, torch.zeros(3, 2, dtype=torch.int64), rewards, terminated, ended, valid), args
+        agent,
+        Rollout(obs, torch.zeros(3, 2, dtype=torch.int64), rewards, terminated, ended, valid),
+        args,
     )
     return columns, obs, agent
 
@@ -69,7 +84,9 @@ def three_steps(**flags) -> tuple[list[torch.Tensor], torch.Tensor, Agent]:
 def test_reward_to_go_by_hand():
     (_, _, advantages, returns), _, _ = three_steps()
     torch.testing.assert_close(returns, torch.tensor([3.0, 5.5, 4.0, 5.0, 4.0]))
-    torch.testing.assert_close(advantages, (returns - returns.mean()) / (returns.std(correction=0) + 1e-8))
+    torch.testing.assert_close(
+        advantages, (returns - returns.mean()) / (returns.std(correction=0) + 1e-8)
+    )
 
 
 def test_a_value_stands_for_what_truncation_cut_off_and_is_the_baseline():
@@ -77,7 +94,9 @@ def test_a_value_stands_for_what_truncation_cut_off_and_is_the_baseline():
     with torch.no_grad():
         values = agent(obs.flatten(0, 1))[2].view(4, 2)
     last = values[2, 1]
-    expected = torch.stack([torch.tensor(3.0), 5.5 + last / 4, torch.tensor(4.0), 5 + last / 2, torch.tensor(4.0)])
+    expected = torch.stack(
+        [torch.tensor(3.0), 5.5 + last / 4, torch.tensor(4.0), 5 + last / 2, torch.tensor(4.0)]
+    )
     torch.testing.assert_close(returns, expected)
     raw = expected - values[[0, 0, 1, 1, 2], [0, 1, 0, 1, 0]]
     torch.testing.assert_close(advantages, (raw - raw.mean()) / (raw.std(correction=0) + 1e-8))
@@ -96,7 +115,9 @@ def test_gradient_is_the_analytic_gradient_of_a_three_armed_bandit(flags):
     # Every arm as often as the policy plays it, instead of a sample.
     got = [torch.zeros_like(parameter) for parameter in agent.parameters()]
     for arm in range(3):
-        loss, _ = reinforce_loss(agent, args, obs, torch.tensor([arm]), pay[arm : arm + 1], torch.zeros(1))
+        loss, _ = reinforce_loss(
+            agent, args, obs, torch.tensor([arm]), pay[arm : arm + 1], torch.zeros(1)
+        )
         for total, gradient in zip(got, torch.autograd.grad(loss, agent.parameters())):
             total -= probabilities[arm].detach() * gradient
     for one, other in zip(got, expected):
@@ -107,7 +128,12 @@ def test_value_loss_only_with_a_baseline():
     args = Args()
     assert Agent((4,), 2, args).critic is None
     agent = Agent((4,), 2, Args(baseline="value"))
-    obs, actions, advantages, returns = torch.zeros(3, 4), torch.zeros(3, dtype=torch.int64), torch.ones(3), torch.ones(3)
+    obs, actions, advantages, returns = (
+        torch.zeros(3, 4),
+        torch.zeros(3, dtype=torch.int64),
+        torch.ones(3),
+        torch.ones(3),
+    )
     reinforce_loss(agent, args, obs, actions, advantages, returns)[0].backward()
     assert any((parameter.grad != 0).any() for parameter in agent.critic.parameters())
 
@@ -117,20 +143,35 @@ def test_a_collection_that_is_cut_off_teaches_and_logs_nothing(launch):
     flags = ("--env-id", "tests.probes:TwoLengths-v0", "--num-envs", 4, "--episodes-per-update", 40)
     run = launch(reinforce_acpg, *flags, "--total-timesteps", 600, "--seed", 3)
     whole = [episode["length"] for episode in run.episodes]
-    assert len(whole) == 40 and sum(whole) < run.checkpoint["global_step"] == pytest.approx(600, abs=4)
+    assert len(whole) == 40 and sum(whole) < run.checkpoint["global_step"] == pytest.approx(
+        600, abs=4
+    )
     assert len(run.scalars["losses/policy_loss"]) == 1 and run.checkpoint["iteration"] == 2
-    first = launch(reinforce_acpg, *flags, "--total-timesteps", int(run.episodes[-1]["global_step"]), "--seed", 3)
-    weights = (checkpoint["agent"]["head.weight"] for checkpoint in (run.checkpoint, first.checkpoint))
+    first = launch(
+        reinforce_acpg,
+        *flags,
+        "--total-timesteps",
+        int(run.episodes[-1]["global_step"]),
+        "--seed",
+        3,
+    )
+    weights = (
+        checkpoint["agent"]["head.weight"] for checkpoint in (run.checkpoint, first.checkpoint)
+    )
     assert torch.equal(*weights)
 
 
 def test_a_run_without_a_whole_episode_says_so(launch, tmp_path):
     with pytest.raises(SystemExit, match="300 steps held fewer than 8 whole episodes"):
-        launch(reinforce_acpg, "--env-id", "CliffWalking-v1", "--total-timesteps", 300, "--num-envs", 4)
+        launch(
+            reinforce_acpg, "--env-id", "CliffWalking-v1", "--total-timesteps", 300, "--num-envs", 4
+        )
 
 
 def test_images_are_learned_from(launch):
-    run = launch(reinforce_acpg, "--env-id", "benchmark.envs:MinAtar/Breakout-v1", "--total-timesteps", 2000)
+    run = launch(
+        reinforce_acpg, "--env-id", "benchmark.envs:MinAtar/Breakout-v1", "--total-timesteps", 2000
+    )
     assert len(run.scalars["losses/policy_loss"]) > 1
 
 

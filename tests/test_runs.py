@@ -19,26 +19,41 @@ from tests.conftest import LOG_ALL, OLD_FORM, SHORT, Run, each_of
 script = each_of(OLD_FORM)
 
 CHARTS = {"charts/learning_rate", "charts/SPS", "charts/episodic_return", "charts/episodic_length"}
-UPDATES = {"a2c_acpg": 1}  # optimizer steps of an iteration; those of the others depend on the rollout
-TWO_ACTIONS = {"head_equinorm", "head_equiangularity", "head_maximal_angle", "feature_norm", "actions_seen"}
+UPDATES = {
+    "a2c_acpg": 1
+}  # optimizer steps of an iteration; those of the others depend on the rollout
+TWO_ACTIONS = {
+    "head_equinorm",
+    "head_equiangularity",
+    "head_maximal_angle",
+    "feature_norm",
+    "actions_seen",
+}
 
 
 def deterministic(run: Run) -> tuple:
     """All that a run logs but its speed."""
     scalars = {tag: points for tag, points in run.scalars.items() if tag != "charts/SPS"}
-    episodes = [{key: value for key, value in episode.items() if key != "seconds"} for episode in run.episodes]
+    episodes = [
+        {key: value for key, value in episode.items() if key != "seconds"}
+        for episode in run.episodes
+    ]
     return scalars, episodes, [tensor.tolist() for tensor in run.checkpoint["agent"].values()]
 
 
 def recorded_steps(path, tag: str) -> list[int]:
     """Steps of a tag as they stand in the event files, whatever a reader would purge."""
-    files = sorted(path.glob("events.*"), key=lambda file: [float(file.name.split(".")[k]) for k in (3, -1)])
+    files = sorted(
+        path.glob("events.*"), key=lambda file: [float(file.name.split(".")[k]) for k in (3, -1)]
+    )
     events = (event for file in files for event in EventFileLoader(str(file)).Load())
     return [event.step for event in events for value in event.summary.value if value.tag == tag]
 
 
 def test_a_run_leaves_what_the_benchmark_reads(script, launch):
-    run = launch(script, "--total-timesteps", 3000, "--etf-head", "--collapse-every", 2, "--seed", 5)
+    run = launch(
+        script, "--total-timesteps", 3000, "--etf-head", "--collapse-every", 2, "--seed", 5
+    )
     env_id, name, head, seed, _ = run.path.name.split("__")
     assert (env_id, name, head, seed) == ("CartPole-v1", script.__name__, "etf", "5")
     assert run.args["total_timesteps"] == 3000 and run.args["etf_head"] is True
@@ -47,7 +62,11 @@ def test_a_run_leaves_what_the_benchmark_reads(script, launch):
     assert all(episode["return"] == episode["length"] for episode in episodes)
     assert steps == sorted(steps)
     # Each environment's episodes fill its steps without a gap; what is left over are the episodes under way.
-    assert 0 <= run.checkpoint["global_step"] - sum(episode["length"] for episode in episodes) <= 4 * 500
+    assert (
+        0
+        <= run.checkpoint["global_step"] - sum(episode["length"] for episode in episodes)
+        <= 4 * 500
+    )
     scalars = run.scalars
     assert set(scalars) >= CHARTS
     assert {tag.split("/")[1] for tag in scalars if tag.startswith("collapse/")} >= TWO_ACTIONS
@@ -61,14 +80,21 @@ def test_the_learning_rate_is_annealed_by_valid_steps(script, launch):
     run = launch(script, "--total-timesteps", 3000, *LOG_ALL.get(script.__name__, ()))
     steps = [0, *(step for step, _ in run.scalars["charts/learning_rate"])]
     expected = [run.args["learning_rate"] * (1 - step / 3000) for step in steps[:-1]]
-    assert [value for _, value in run.scalars["charts/learning_rate"]] == pytest.approx(expected, rel=1e-6)
+    assert [value for _, value in run.scalars["charts/learning_rate"]] == pytest.approx(
+        expected, rel=1e-6
+    )
     if "num_steps" in run.args:  # the rows on which environments reset are not counted
         iteration = run.args["num_envs"] * run.args["num_steps"]
-        assert any(step < iteration for step in np.diff(steps)) and all(step <= iteration for step in np.diff(steps))
+        assert any(step < iteration for step in np.diff(steps)) and all(
+            step <= iteration for step in np.diff(steps)
+        )
 
 
 def test_same_seed_same_metrics_to_the_last_bit(script, launch):
-    first, again, other = (launch(script, "--total-timesteps", 4000, "--etf-head", "--seed", seed) for seed in (1, 1, 2))
+    first, again, other = (
+        launch(script, "--total-timesteps", 4000, "--etf-head", "--seed", seed)
+        for seed in (1, 1, 2)
+    )
     assert first.path != again.path
     assert deterministic(first) == deterministic(again) != deterministic(other)
 
@@ -100,7 +126,9 @@ def test_a_killed_run_resumes_without_a_gap_or_a_double_point(script, tmp_path, 
     assert run.checkpoint["global_step"] >= 60000
     kept = [episode for episode in before if episode["global_step"] <= cut["global_step"]]
     assert run.episodes[: len(kept)] == kept
-    steps, seconds = ([episode[key] for episode in run.episodes] for key in ("global_step", "seconds"))
+    steps, seconds = (
+        [episode[key] for episode in run.episodes] for key in ("global_step", "seconds")
+    )
     assert steps == sorted(steps) and seconds == sorted(seconds)
     assert sum(episode["length"] for episode in run.episodes) <= run.checkpoint["global_step"]
     logged = recorded_steps(path, "charts/learning_rate")
@@ -111,7 +139,14 @@ def test_a_killed_run_resumes_without_a_gap_or_a_double_point(script, tmp_path, 
 
 
 def test_resuming_restores_optimizer_schedule_and_random_numbers(script, launch, tmp_path):
-    run = launch(script, "--total-timesteps", 3000, "--checkpoint-every", 1, *LOG_ALL.get(script.__name__, ()))
+    run = launch(
+        script,
+        "--total-timesteps",
+        3000,
+        "--checkpoint-every",
+        1,
+        *LOG_ALL.get(script.__name__, ()),
+    )
     resumed = []
     for copy in ("runs/a", "runs/b"):
         shutil.copytree(run.path, tmp_path / copy)
@@ -119,10 +154,14 @@ def test_resuming_restores_optimizer_schedule_and_random_numbers(script, launch,
         resumed.append(Run(tmp_path / copy))
     assert deterministic(resumed[0]) == deterministic(resumed[1])
     end, resumed_end = run.checkpoint, resumed[0].checkpoint
-    updates = [checkpoint["optimizer"]["state"][0]["step"].item() for checkpoint in (end, resumed_end)]
+    updates = [
+        checkpoint["optimizer"]["state"][0]["step"].item() for checkpoint in (end, resumed_end)
+    ]
     assert updates[1] > updates[0] > 0
     if script.__name__ in UPDATES:
-        assert updates == [UPDATES[script.__name__] * checkpoint["iteration"] for checkpoint in (end, resumed_end)]
+        assert updates == [
+            UPDATES[script.__name__] * checkpoint["iteration"] for checkpoint in (end, resumed_end)
+        ]
     rate = dict(resumed[0].scalars["charts/learning_rate"])
     assert [*rate] == recorded_steps(tmp_path / "runs/a", "charts/learning_rate")
     assert rate[min(step for step in rate if step > end["global_step"])] == pytest.approx(
@@ -134,7 +173,14 @@ def test_resuming_restores_optimizer_schedule_and_random_numbers(script, launch,
 def test_flags_given_on_resume_override(script, launch):
     run = launch(script, "--total-timesteps", 3000)
     launch(
-        script, "--resume", run.path / "checkpoint.pt", "--total-timesteps", 4000, "--learning-rate", 0.01, "--no-anneal-lr"
+        script,
+        "--resume",
+        run.path / "checkpoint.pt",
+        "--total-timesteps",
+        4000,
+        "--learning-rate",
+        0.01,
+        "--no-anneal-lr",
     )
     assert run.scalars["charts/learning_rate"][-1][1] == pytest.approx(0.01)
     assert run.args["learning_rate"] == 0.01 and run.args["resume"] is None
@@ -144,7 +190,9 @@ def test_a_checkpoint_without_its_logs_resumes(script, launch, tmp_path):
     run = launch(script, "--total-timesteps", 1500)
     (tmp_path / "runs" / "copy").mkdir()
     shutil.copy(run.path / "checkpoint.pt", tmp_path / "runs" / "copy")
-    copy = launch(script, "--resume", tmp_path / "runs/copy/checkpoint.pt", "--total-timesteps", 3000)
+    copy = launch(
+        script, "--resume", tmp_path / "runs/copy/checkpoint.pt", "--total-timesteps", 3000
+    )
     assert copy.episodes[0]["global_step"] > run.checkpoint["global_step"]
 
 
@@ -156,12 +204,24 @@ def test_resuming_a_finished_run_changes_nothing(script, launch):
 
 
 def test_the_checkpoint_holds_the_measures_of_collapse(script, launch):
-    run = launch(script, "--total-timesteps", 1500, *SHORT[script.__name__], *LOG_ALL.get(script.__name__, ()))
+    run = launch(
+        script,
+        "--total-timesteps",
+        1500,
+        *SHORT[script.__name__],
+        *LOG_ALL.get(script.__name__, ()),
+    )
     rows = run.checkpoint["collapse"]
     assert rows[-1]["global_step"] == run.checkpoint["global_step"]
-    logged = {tag.removeprefix("collapse/"): points for tag, points in run.scalars.items() if tag.startswith("collapse/")}
+    logged = {
+        tag.removeprefix("collapse/"): points
+        for tag, points in run.scalars.items()
+        if tag.startswith("collapse/")
+    }
     for name, points in logged.items():
-        assert points == [(row["global_step"], pytest.approx(row[name])) for row in rows if name in row]
+        assert points == [
+            (row["global_step"], pytest.approx(row[name])) for row in rows if name in row
+        ]
     assert {name for row in rows for name in row} == {"global_step", *logged}
 
 
@@ -196,7 +256,9 @@ def test_evaluation_counts_the_first_episode_of_each_environment(script):
 
 
 def test_evaluation_ends_where_episodes_do_not(script):
-    envs = script.make_envs("CliffWalking-v1", 1)  # without a time limit; the greedy agent below walks against a wall
+    envs = script.make_envs(
+        "CliffWalking-v1", 1
+    )  # without a time limit; the greedy agent below walks against a wall
     agent = script.Agent((48,), 4, script.Args())
     torch.nn.init.zeros_(agent.head.weight)
     policy = script.make_policy(agent, envs.single_observation_space, script.Args())
@@ -206,7 +268,9 @@ def test_evaluation_ends_where_episodes_do_not(script):
 @pytest.mark.parametrize("script", ["trpo_acpg"], indirect=True)
 def test_the_device_moves_with_the_agent(script, monkeypatch):
     """The nearest thing to CUDA on a machine without it: a forgotten transfer fails on the meta device too."""
-    monkeypatch.setattr("torch.fx.experimental._config.meta_nonzero_assume_all_nonzero", True, raising=False)
+    monkeypatch.setattr(
+        "torch.fx.experimental._config.meta_nonzero_assume_all_nonzero", True, raising=False
+    )
     envs = script.make_envs("CartPole-v1", 4)
     args = script.Args(num_steps=4)
     policy = script.make_policy(script.Agent((4,), 2, args), envs.single_observation_space, args)
@@ -217,25 +281,53 @@ def test_the_device_moves_with_the_agent(script, monkeypatch):
 
 def test_tracking_goes_through_wandb(script, launch, monkeypatch):
     calls = []
-    fake = SimpleNamespace(init=lambda **kwargs: calls.append(kwargs), __spec__=SimpleNamespace(origin="wandb.py"))
+    fake = SimpleNamespace(
+        init=lambda **kwargs: calls.append(kwargs), __spec__=SimpleNamespace(origin="wandb.py")
+    )
     monkeypatch.setitem(sys.modules, "wandb", fake)
     run = launch(script, "--total-timesteps", 600, "--track")
-    assert calls[0]["name"] == run.path.name and calls[0]["config"] == run.args and calls[0]["sync_tensorboard"]
+    assert (
+        calls[0]["name"] == run.path.name
+        and calls[0]["config"] == run.args
+        and calls[0]["sync_tensorboard"]
+    )
 
 
 KINDS = [
-    *("FrozenLake-v1", "Blackjack-v1", "tests.probes:TupleObservation-v0", "benchmark.envs:MinAtar/Seaquest-v1"),
-    *("benchmark.envs:envpool/FrozenLake-v1", "benchmark.envs:Atari/Pong-v5", "benchmark.envs:DiscreteCarRacing-v0"),
+    *(
+        "FrozenLake-v1",
+        "Blackjack-v1",
+        "tests.probes:TupleObservation-v0",
+        "benchmark.envs:MinAtar/Seaquest-v1",
+    ),
+    *(
+        "benchmark.envs:envpool/FrozenLake-v1",
+        "benchmark.envs:Atari/Pong-v5",
+        "benchmark.envs:DiscreteCarRacing-v0",
+    ),
 ]
 LONG = KINDS[-2:]  # REINFORCE would have to play whole games
 
 
 @pytest.mark.parametrize(
     ("script", "env_id"),
-    [(script, env_id) for script in OLD_FORM for env_id in KINDS if script != "reinforce_acpg" or env_id not in LONG],
+    [
+        (script, env_id)
+        for script in OLD_FORM
+        for env_id in KINDS
+        if script != "reinforce_acpg" or env_id not in LONG
+    ],
     indirect=["script"],
 )
 def test_observations_of_every_kind(script, launch, env_id):
     steps = 300 if script.__name__ == "reinforce_acpg" else 100
-    run = launch(script, "--env-id", env_id, "--etf-head", *SHORT[script.__name__], "--total-timesteps", steps)
+    run = launch(
+        script,
+        "--env-id",
+        env_id,
+        "--etf-head",
+        *SHORT[script.__name__],
+        "--total-timesteps",
+        steps,
+    )
     assert run.checkpoint["global_step"] >= steps

@@ -9,9 +9,19 @@ from tests.conftest import OLD_FORM
 
 ALL = "simplex_etf layer_init make_head Backbone behaviour_log_probs frame_metrics collapse_metrics Rollout make_policy gae"
 SHARED = {name: OLD_FORM for name in f"{ALL} fail make_envs save load evaluate main".split()}
-SHARED["collect"] = [script for script in OLD_FORM if script != "reinforce_acpg"]  # which plays whole episodes
+SHARED["collect"] = [
+    script for script in OLD_FORM if script != "reinforce_acpg"
+]  # which plays whole episodes
 ATARI = "ppo_atari_acpg"  # its network, rollout and environments are its own
-COMMON = ("simplex_etf", "layer_init", "make_head", "behaviour_log_probs", "frame_metrics", "collapse_metrics", "gae")
+COMMON = (
+    "simplex_etf",
+    "layer_init",
+    "make_head",
+    "behaviour_log_probs",
+    "frame_metrics",
+    "collapse_metrics",
+    "gae",
+)
 SHARED |= {name: [*OLD_FORM, ATARI] for name in (*COMMON, "fail", "save", "load", "evaluate")}
 OWN = {"Args", "Agent", "check_args", "train"}
 
@@ -20,8 +30,13 @@ def definitions(script: str) -> dict[str, str]:
     """Text of a script's functions and classes, decorators included."""
     text = Path(f"{script}.py").read_text()
     lines = text.splitlines()
-    nodes = [node for node in ast.parse(text).body if isinstance(node, ast.FunctionDef | ast.ClassDef)]
-    starts = {node.name: min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)]) for node in nodes}
+    nodes = [
+        node for node in ast.parse(text).body if isinstance(node, ast.FunctionDef | ast.ClassDef)
+    ]
+    starts = {
+        node.name: min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
+        for node in nodes
+    }
     return {node.name: "\n".join(lines[starts[node.name] - 1 : node.end_lineno]) for node in nodes}
 
 
@@ -43,6 +58,16 @@ def test_what_is_not_shared_is_the_scripts_own(script):
 def test_a_script_stands_alone_and_is_short(script):
     text = Path(f"{script}.py").read_text()
     assert len(text.splitlines()) <= 500
-    modules = [node.module or "" for node in ast.walk(ast.parse(text)) if isinstance(node, ast.ImportFrom)]
-    modules += [alias.name for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Import) for alias in node.names]
-    assert not any(module.endswith("_acpg") or module.split(".")[0] in ("benchmark", "tests") for module in modules)
+    modules = [
+        node.module or "" for node in ast.walk(ast.parse(text)) if isinstance(node, ast.ImportFrom)
+    ]
+    modules += [
+        alias.name
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.Import)
+        for alias in node.names
+    ]
+    assert not any(
+        module.endswith("_acpg") or module.split(".")[0] in ("benchmark", "tests")
+        for module in modules
+    )

@@ -56,7 +56,9 @@ def cluster(tmp_path_factory):
     folder = tmp_path_factory.mktemp("slurm")
     (folder / "munge.key").touch(0o400)
     (folder / "munge.key").write_bytes(secrets.token_bytes(128))
-    (folder / "slurm.conf").write_text(CONFIGURATION.format(node=NODE, folder=folder, ports=free_ports(2)))
+    (folder / "slurm.conf").write_text(
+        CONFIGURATION.format(node=NODE, folder=folder, ports=free_ports(2))
+    )
     files = [f"--{name}-file={folder}/munge.{name}" for name in ("key", "pid", "log", "seed")]
     munged = ["munged", "--foreground", "--force", f"--socket={folder}/munge.socket", *files]
     daemons = []
@@ -65,7 +67,12 @@ def cluster(tmp_path_factory):
         for words in (munged, ["slurmctld", "-D"], ["slurmd", "-D"]):
             daemons.append(subprocess.Popen(words, stdout=log, stderr=subprocess.STDOUT))
             wait_until((folder / "munge.socket").exists)
-        wait_until(lambda: "idle" in subprocess.run(["sinfo", "--noheader"], capture_output=True, text=True).stdout)
+        wait_until(
+            lambda: (
+                "idle"
+                in subprocess.run(["sinfo", "--noheader"], capture_output=True, text=True).stdout
+            )
+        )
         yield
         control("scancel", "--me")
         wait_until(lambda: not slurm.queue())
@@ -85,7 +92,9 @@ def patient(cluster, monkeypatch, tmp_path):
 
 def begin(**flags: object):
     """The runs of this plan, and the states of their submitted jobs."""
-    args = run.Args(**{"out": OUT, "heads": ("linear",), "total_timesteps": 1000, "cluster": "slurm"} | flags)
+    args = run.Args(
+        **{"out": OUT, "heads": ("linear",), "total_timesteps": 1000, "cluster": "slurm"} | flags
+    )
     runs = run.planned(args)
     return runs, slurm.work(OUT, runs, args)
 
@@ -110,7 +119,10 @@ def test_an_array_of_two_runs_finishes(patient, capsys):
     Path("pause").unlink()
     assert run_all(cluster="slurm", num_seeds=1, partition="main", time=7) == 0
     assert "2 of 2 done, 0 running, 0 failed" in capsys.readouterr().err
-    assert len(records()) == 2 and {job.partition("_")[2] for job in submitted().values()} == {"0", "1"}
+    assert len(records()) == 2 and {job.partition("_")[2] for job in submitted().values()} == {
+        "0",
+        "1",
+    }
     (script,) = OUT.glob("slurm/*_submission.sh")
     for line in ("--array=0-1%2", "--partition=main", "--requeue", "--time=7", "--cpus-per-task=1"):
         assert f"#SBATCH {line}\n" in script.read_text()
@@ -135,7 +147,9 @@ def test_a_cancelled_job_is_continued_by_the_same_command(patient, capsys):
 
 
 @pytest.mark.parametrize("preempt", [["scontrol", "requeue"], ["scancel", "--signal=USR2"]])
-def test_a_preempted_job_goes_on_from_its_checkpoint_and_a_new_runner_waits_for_it(patient, preempt):
+def test_a_preempted_job_goes_on_from_its_checkpoint_and_a_new_runner_waits_for_it(
+    patient, preempt
+):
     runs, states = begin(num_seeds=1)
     next(states)
     states.close()
@@ -144,7 +158,9 @@ def test_a_preempted_job_goes_on_from_its_checkpoint_and_a_new_runner_waits_for_
     control(*preempt, job)
     wait_until(lambda: slurm.queue().get(job) == "PENDING")
     Path("pause").unlink()
-    control("scontrol", "update", f"JobId={job}", "StartTime=now")  # else it begins after two minutes
+    control(
+        "scontrol", "update", f"JobId={job}", "StartTime=now"
+    )  # else it begins after two minutes
     assert run_all(cluster="slurm", heads=("linear",), num_seeds=1) == 0
     assert submitted() == {runs[0].name: job}
     assert records()[runs[0].name]["attempts"] == 2

@@ -32,8 +32,13 @@ def test_every_stage_is_timed_and_the_run_is_the_same(name, tmp_path, monkeypatc
     stages.main(name, [*flags, "--runs-dir", str(tmp_path / "timed")])
     (path,) = tmp_path.glob("timed/*/")
     seconds = json.loads((tmp_path / "timed" / "stages.json").read_text())
-    assert {*seconds} == {"environment", "inference", "learning", "collapse"} and min(seconds.values()) > 0
+    assert {*seconds} == {"environment", "inference", "learning", "collapse"} and min(
+        seconds.values()
+    ) > 0
     assert sum(seconds.values()) < Run(path).checkpoint["seconds"]
     direct = launch(__import__(name), *flags)
-    ends = [[(line["global_step"], line["return"]) for line in run.episodes] for run in (Run(path), direct)]
+    ends = [
+        [(line["global_step"], line["return"]) for line in run.episodes]
+        for run in (Run(path), direct)
+    ]
     assert ends[0] == ends[1]

@@ -34,7 +34,11 @@ def test_a_stale_number_is_noticed(tmp_path, capsys):
 
 def test_new_results_are_noticed(monkeypatch):
     read = tables.read
-    monkeypatch.setattr(tables, "read", lambda name: read(name).assign(final=0.0) if name == "pong/runs.csv" else read(name))
+    monkeypatch.setattr(
+        tables,
+        "read",
+        lambda name: read(name).assign(final=0.0) if name == "pong/runs.csv" else read(name),
+    )
     assert check("README.md") == 5
 
 
@@ -55,8 +59,12 @@ def sentences_of_the_readme() -> Iterator[str]:
     yield f"at 475 to 500, but {extremes(final['reinforce', 'CartPole-v1', True].head(2))} for two of ten seeds"
     yield f"`return` between {extremes(final['ppo', 'Acrobot-v1', True])} (3 seeds)"
     yield f"`return` between {extremes(final['ppo', 'LunarLander-v3', True])} (3 seeds;"
-    yield "the learned head reached {:.0f}, {:.0f} and {:.0f})".format(*final["ppo", "LunarLander-v3", False])
-    breakout = tables.read("minatar/runs.csv").query("env_id.str.endswith('Breakout-v1') and etf_head")["final"]
+    yield "the learned head reached {:.0f}, {:.0f} and {:.0f})".format(
+        *final["ppo", "LunarLander-v3", False]
+    )
+    breakout = tables.read("minatar/runs.csv").query(
+        "env_id.str.endswith('Breakout-v1') and etf_head"
+    )["final"]
     yield f"`return` between {extremes(breakout, 1)} (3 seeds)"
     racing = tables.read("car_racing/runs.csv").set_index(["epsilon", "etf_head"])["final"]
     yield f"{racing[0, False]:.1f} with the learned head and {racing[0, True]:.1f} with the frozen one"
@@ -69,21 +77,38 @@ def sentences_of_the_readme() -> Iterator[str]:
 def sentences_of_the_docs() -> Iterator[str]:
     """The same for docs/action-collapse.md."""
     yield f"inner products are met to {tables.read('layer_peeled/theorem.csv')['error'].max():.0e}"
-    runs = {variant: tables.looks(variant).groupby(["etf_head", "seed"]) for variant in ("ideal", *tables.VARIANTS, "acrobot")}
-    start = {variant: group.head(1).groupby("etf_head").median(numeric_only=True) for variant, group in runs.items()}
-    end = {variant: group.tail(1).groupby("etf_head").median(numeric_only=True) for variant, group in runs.items()}
+    runs = {
+        variant: tables.looks(variant).groupby(["etf_head", "seed"])
+        for variant in ("ideal", *tables.VARIANTS, "acrobot")
+    }
+    start = {
+        variant: group.head(1).groupby("etf_head").median(numeric_only=True)
+        for variant, group in runs.items()
+    }
+    end = {
+        variant: group.tail(1).groupby("etf_head").median(numeric_only=True)
+        for variant, group in runs.items()
+    }
     learned, frozen = ((start["ideal"].loc[head], end["ideal"].loc[head]) for head in (False, True))
     yield "go from orthogonal ({:.2g} from the simplex) to nearly a simplex ({:.2g})".format(
         *(moment["head_maximal_angle"] for moment in learned)
     )
     yield "Tr Σ_W / Tr Σ_B ({:.2g} to {:.1g})".format(*(moment["trace_ratio"] for moment in frozen))
-    yield "distance between rows and means ({:.2g} to {:.2g})".format(*(moment["self_duality"] for moment in frozen))
+    yield "distance between rows and means ({:.2g} to {:.2g})".format(
+        *(moment["self_duality"] for moment in frozen)
+    )
     optimal = sum((runs[variant].tail(1)["agreement"] == 1).sum() for variant in tables.VARIANTS)
     yield f"All {optimal} agents are optimal in all 8 cells"
     times = end["unexplored"]["trace_ratio"] / end["ideal"]["trace_ratio"]
     yield f"variance within actions stays {times[False]:.0f} (learned) to {times[True]:.0f} (frozen) times that of the ideal"
     yield f"agree no better than to {end['unbounded']['self_duality'][True]:.2g}"
-    since = pd.Series({(name, *run): tables.optimal_from(looks) for name in tables.VARIANTS for run, looks in runs[name]})
+    since = pd.Series(
+        {
+            (name, *run): tables.optimal_from(looks)
+            for name in tables.VARIANTS
+            for run, looks in runs[name]
+        }
+    )
     typical = since.groupby(level=[0, 1]).median().unstack()
     yield f"after {typical[False].max().round(-2):,.0f} steps (the slowest seed at {since[:, False].max().round(-2):,.0f})"
     yield f"the frozen one needs {typical[True].min().round(-3):,.0f} to {typical[True].max().round(-3):,.0f}"
@@ -92,7 +117,9 @@ def sentences_of_the_docs() -> Iterator[str]:
     yield f"hardly less than before training ({swing[1][False]:.1f} and {swing[1][True]:.1f})"
 
 
-@pytest.mark.parametrize(("file", "sentences"), [*zip(FILES, (sentences_of_the_readme, sentences_of_the_docs))])
+@pytest.mark.parametrize(
+    ("file", "sentences"), [*zip(FILES, (sentences_of_the_readme, sentences_of_the_docs))]
+)
 def test_numbers_in_sentences_are_those_of_the_results(file, sentences):
     text = " ".join(Path(file).read_text().split())
     assert [words for words in sentences() if words not in text] == []
@@ -106,7 +133,10 @@ def test_mean_and_standard_deviation_by_hand():
 
 
 def test_markdown_by_hand():
-    assert tables.markdown(["a", "b"], [["1", "2"], ["3", ""]]) == "| a | b |\n|---|---|\n| 1 | 2 |\n| 3 |  |"
+    assert (
+        tables.markdown(["a", "b"], [["1", "2"], ["3", ""]])
+        == "| a | b |\n|---|---|\n| 1 | 2 |\n| 3 |  |"
+    )
 
 
 @pytest.fixture
@@ -128,7 +158,9 @@ def test_mean_rank_on_a_planted_table(plant):
         for head, area in zip([(True, 1, None), (True, 2, None), (False, None, 0.01)], areas):
             rows += [(task, "tanh", *head, area - 1), (task, "tanh", *head, area + 1)]
         rows.append((task, "relu", True, 1, None, 1000))
-    plant("head_scale/runs.csv", "env_id feature_activation etf_head etf_scale head_std area", *rows)
+    plant(
+        "head_scale/runs.csv", "env_id feature_activation etf_head etf_scale head_std area", *rows
+    )
     assert tables.head_scale().splitlines()[2:] == [
         "| ETF 1 | 5.0 ± 1.4 | 1.0 ± 1.4 | -3.00 ± 1.41 | 1.7 |",
         "| **ETF 2** | 4.0 ± 1.4 | 2.0 ± 1.4 | -1.00 ± 1.41 | 1.3 |",
@@ -154,13 +186,28 @@ def test_speed_is_the_median_over_turns(plant):
 
 def test_a_run_is_optimal_from_the_step_after_its_last_mistake():
     steps = {"global_step": [0, 10, 20, 30]}
-    for agreement, step in {(0, 1, 0.5, 1): 30, (0, 1, 1, 1): 10, (1, 1, 1, 1): 0, (1, 1, 1, 0.9): math.inf}.items():
+    for agreement, step in {
+        (0, 1, 0.5, 1): 30,
+        (0, 1, 1, 1): 10,
+        (1, 1, 1, 1): 0,
+        (1, 1, 1, 0.9): math.inf,
+    }.items():
         assert tables.optimal_from(pd.DataFrame(steps | {"agreement": agreement})) == step
 
 
 def test_collapse_by_hand(plant):
     """Medians of the first and the last look of each seed, whatever their order in the file."""
-    looks = [(True, 1, 9, 1, 3e-9), (True, 1, 0, 0, 0.5), (True, 2, 0, 0, 0.7), (True, 2, 9, 0.5, 3e-9)]
+    looks = [
+        (True, 1, 9, 1, 3e-9),
+        (True, 1, 0, 0, 0.5),
+        (True, 2, 0, 0, 0.7),
+        (True, 2, 9, 0.5, 3e-9),
+    ]
     plant("collapse/ideal/measures.csv", "etf_head seed global_step agreement trace_ratio", *looks)
-    table = tables.ideal(["trace_ratio", "self_duality"], {"before": (True, "untrained"), "after": (True, "trained")})
-    assert table.splitlines()[2:] == ["| before | 0 of 2 | 0.6 | undefined |", "| after | 1 of 2 | 0 | undefined |"]
+    table = tables.ideal(
+        ["trace_ratio", "self_duality"], {"before": (True, "untrained"), "after": (True, "trained")}
+    )
+    assert table.splitlines()[2:] == [
+        "| before | 0 of 2 | 0.6 | undefined |",
+        "| after | 1 of 2 | 0 | undefined |",
+    ]

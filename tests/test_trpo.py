@@ -28,7 +28,9 @@ def policy_parameters(agent: Agent) -> list[torch.Tensor]:
     return [*agent.actor.parameters(), *agent.head.parameters()]
 
 
-@pytest.mark.parametrize("flags", [{}, {"etf_head": True}, {"etf_head": True, "head_trainable": True}, {"epsilon": 0.3}])
+@pytest.mark.parametrize(
+    "flags", [{}, {"etf_head": True}, {"etf_head": True, "head_trainable": True}, {"epsilon": 0.3}]
+)
 def test_fisher_vector_product_is_that_of_the_explicit_fisher_matrix(flags):
     """F = mean over states of sum over actions of pi(a) (d log pi(a)) (d log pi(a))^T, one gradient at a time."""
     agent, args = make_agent(hidden_size=4, **flags)
@@ -37,35 +39,54 @@ def test_fisher_vector_product_is_that_of_the_explicit_fisher_matrix(flags):
     log_probs = behaviour_log_probs(agent.head(agent.actor(obs)), args.epsilon)
     size = sum(parameter.numel() for parameter in parameters)
     frozen = agent.head.weight.requires_grad is False
-    assert size == 4 * 5 + 4 + 4 * 4 + 4 + (0 if frozen else 3 * 4) + (0 if agent.head.bias is None else 3)
+    assert size == 4 * 5 + 4 + 4 * 4 + 4 + (0 if frozen else 3 * 4) + (
+        0 if agent.head.bias is None else 3
+    )
     fisher = torch.zeros(size, size)
     for row in log_probs:
         for log_prob in row:
-            gradient = torch.cat([g.flatten() for g in torch.autograd.grad(log_prob, parameters, retain_graph=True)])
+            gradient = torch.cat(
+                [g.flatten() for g in torch.autograd.grad(log_prob, parameters, retain_graph=True)]
+            )
             fisher += log_prob.exp().detach() * torch.outer(gradient, gradient) / len(obs)
-    _, kl = surrogate_and_kl(agent, args, obs, torch.zeros(6, dtype=torch.int64), log_probs.detach(), torch.zeros(6))
+    _, kl = surrogate_and_kl(
+        agent, args, obs, torch.zeros(6, dtype=torch.int64), log_probs.detach(), torch.zeros(6)
+    )
     matvec = fisher_vector_product(kl, parameters, damping=0.01)
     for column in torch.randn(5, size, generator=torch.Generator().manual_seed(2)):
-        torch.testing.assert_close(matvec(column), fisher @ column + 0.01 * column, atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(
+            matvec(column), fisher @ column + 0.01 * column, atol=1e-5, rtol=1e-4
+        )
 
 
 def test_conjugate_gradient_solves_a_random_spd_system():
     generator = torch.Generator().manual_seed(0)
     factor = torch.randn(20, 20, dtype=torch.float64, generator=generator)
-    matrix, b = factor @ factor.T + torch.eye(20), torch.randn(20, dtype=torch.float64, generator=generator)
+    matrix, b = (
+        factor @ factor.T + torch.eye(20),
+        torch.randn(20, dtype=torch.float64, generator=generator),
+    )
     torch.testing.assert_close(
-        conjugate_gradient(lambda v: matrix @ v, b, 60), torch.linalg.solve(matrix, b), atol=1e-4, rtol=0
+        conjugate_gradient(lambda v: matrix @ v, b, 60),
+        torch.linalg.solve(matrix, b),
+        atol=1e-4,
+        rtol=0,
     )
     few = conjugate_gradient(lambda v: matrix @ v, b, 5)
     assert 0.01 < (matrix @ few - b).norm() / b.norm() < 1
-    torch.testing.assert_close(conjugate_gradient(lambda v: 2 * v, b, 60), b / 2)  # solved at once: no division by zero
+    torch.testing.assert_close(
+        conjugate_gradient(lambda v: 2 * v, b, 60), b / 2
+    )  # solved at once: no division by zero
 
 
 @pytest.mark.parametrize("flags", [{}, {"etf_head": True}, {"epsilon": 0.3}])
 def test_an_accepted_step_improves_the_surrogate_within_the_trust_region(flags):
     agent, args = make_agent(**flags)
     (obs, actions, old_log_probs, advantages, _), _, _ = make_batch(agent, random_rollout(), args)
-    weight, before = agent.head.weight.clone(), [parameter.clone() for parameter in agent.actor.parameters()]
+    weight, before = (
+        agent.head.weight.clone(),
+        [parameter.clone() for parameter in agent.actor.parameters()],
+    )
     stats = policy_step(agent, [obs, actions, old_log_probs, advantages], args)
     assert (stats["line_search_failures"], stats["skipped"]) == (0, 0)
     assert not all(torch.equal(old, new) for old, new in zip(before, agent.actor.parameters()))
@@ -74,7 +95,9 @@ def test_an_accepted_step_improves_the_surrogate_within_the_trust_region(flags):
         logits = agent(obs)[1]
     new = (1 - args.epsilon) * logits.softmax(dim=1) + args.epsilon / 3
     kl = (old_log_probs.exp() * (old_log_probs - new.log())).sum(dim=1).mean()
-    improvement = ((new.log() - old_log_probs).exp()[range(len(obs)), actions] * advantages).mean() - advantages.mean()
+    improvement = (
+        (new.log() - old_log_probs).exp()[range(len(obs)), actions] * advantages
+    ).mean() - advantages.mean()
     assert 0.1 * args.target_kl < kl <= args.target_kl and improvement > 0
     assert stats["kl"] == pytest.approx(kl.item(), rel=1e-3)
     assert stats["improvement"] == pytest.approx(improvement.item(), rel=1e-3)
@@ -93,7 +116,12 @@ def test_a_surrogate_that_cannot_improve_leaves_every_parameter_as_it_was(monkey
     monkeypatch.setattr(trpo_acpg, "surrogate_and_kl", never_better)
     before = {name: tensor.clone() for name, tensor in agent.state_dict().items()}
     stats = policy_step(agent, batch[:4], args)
-    assert (stats["line_search_failures"], stats["kl"], stats["improvement"], len(calls)) == (1, 0, 0, 11)
+    assert (stats["line_search_failures"], stats["kl"], stats["improvement"], len(calls)) == (
+        1,
+        0,
+        0,
+        11,
+    )
     assert all(torch.equal(before[name], tensor) for name, tensor in agent.state_dict().items())
 
 
@@ -111,7 +139,9 @@ def test_a_step_out_of_the_trust_region_is_shortened(monkeypatch):
     monkeypatch.setattr(trpo_acpg, "surrogate_and_kl", too_far)
     stats = policy_step(agent, batch[:4], args)
     assert len(tried) == 5 and stats["line_search_failures"] == 0 and stats["improvement"] > 0
-    torch.testing.assert_close(tried[4] - tried[0], 0.8**3 * (tried[1] - tried[0]), atol=1e-6, rtol=1e-3)
+    torch.testing.assert_close(
+        tried[4] - tried[0], 0.8**3 * (tried[1] - tried[0]), atol=1e-6, rtol=1e-3
+    )
     assert torch.equal(torch.nn.utils.parameters_to_vector(policy_parameters(agent)), tried[4])
 
 
@@ -159,6 +189,10 @@ def test_batch_holds_only_valid_rows_whatever_the_others_hold():
     for clean, planted in zip(*((*batch, features, logits) for batch, features, logits in batches)):
         assert torch.equal(clean, planted)
     (obs, actions, log_probs, advantages, _), _, logits = batches[0]
-    assert len(obs) == int(rollout.valid.sum()) and torch.equal(actions, rollout.actions[rollout.valid])
+    assert len(obs) == int(rollout.valid.sum()) and torch.equal(
+        actions, rollout.actions[rollout.valid]
+    )
     torch.testing.assert_close(log_probs.exp(), 0.7 * logits.softmax(dim=1) + 0.1)
-    assert advantages.mean().abs() < 1e-6 and advantages.std(correction=0).item() == pytest.approx(1)
+    assert advantages.mean().abs() < 1e-6 and advantages.std(correction=0).item() == pytest.approx(
+        1
+    )
