@@ -10,7 +10,7 @@ What to edit in a copy of this file (README.md, "Copy a script", has an example)
     the network                     Backbone; Agent for what actor and critic share
     the objective                   ppo_loss
     the reward that is learned      collect, where `rewards` is filled
-    the optimizer                   train: AdamW([theta]) and its like of torch.optim fit too
+    the optimizer                   train: torch.optim.AdamW(agent.parameters()) and others fit too
     memory (LSTM)                   Agent, Policy, EnvState, collect, Rollout, make_batch, update
     a flag                          AlgorithmArgs, HeadArgs or RunArgs; LIMITS has what it may be
 What is measured: docs/action-collapse.md. Below the line PLUMBING is what every script needs and
@@ -233,7 +233,7 @@ def make_head(num_actions: int, feature_dim: int, args: Args) -> nn.Module:
     """The action selection layer: a module from activations (batch, d) to logits (batch, K).
 
     CleanRL's, learned and with a bias, or a frame with rows of norm `etf_scale`. A frozen frame is
-    a buffer, so that no optimizer sees it. The measures of action collapse look at `weight` (K, d).
+    a buffer, so that no optimizer sees it. Collapse is measured if the head has a `weight` (K, d).
     Raises ValueError if feature_dim is too small for the frame.
     """
     if not args.etf_head:
@@ -447,11 +447,11 @@ def collapse_metrics(
 @torch.no_grad()
 def measure_collapse(agent: Agent, batch: "Batch", args: Args) -> dict[str, float]:
     """`collapse_metrics` of the agent for the observations of a batch, labelled greedily."""
-    if not batch.valid.any():
+    weight = getattr(agent.head, "weight", None)
+    if weight is None or not batch.valid.any():
         return {}
     features, logits = agent(batch.obs[batch.valid])
-    greedy = logits.argmax(dim=1)
-    return collapse_metrics(features, greedy, agent.head.weight, args.collapse_center)
+    return collapse_metrics(features, logits.argmax(dim=1), weight, args.collapse_center)
 
 
 # ALGO LOGIC: the rollout
@@ -529,11 +529,11 @@ def collect(
             actions[t] + envs.single_action_space.start
         )
         obs[t + 1] = next_obs
-        rewards[t] = reward
+        rewards[t] = reward  # what is learned from: add a bonus here
         terminated[t] = terminations
         ended[t] = terminations | truncations
 
-        state.returns += np.where(valid[t], reward, 0)
+        state.returns += np.where(valid[t], reward, 0)  # what is logged
         state.lengths += valid[t]
         for i in np.flatnonzero(ended[t]):
             steps = int(valid[: t + 1].sum())
@@ -680,17 +680,21 @@ def ppo_loss(agent: Agent, batch: Batch, args: Args) -> tuple[Tensor, dict[str, 
     return loss, parts
 
 
-def flatten_parameters(agent: nn.Module) -> Tensor:
-    """All that trains as one vector theta (P,), of which the agent's parameters are views from here
-    on, so that an optimizer takes a few operations instead of a few for each of them."""
-    parameters = trainable_parameters(agent)
-    theta = nn.utils.parameters_to_vector(parameters).detach()
-    nn.utils.vector_to_parameters(theta, parameters)
-    return theta
-
-
 def trainable_parameters(agent: nn.Module) -> list[nn.Parameter]:
     return [parameter for parameter in agent.parameters() if parameter.requires_grad]
+
+
+def flatten_parameters(agent: nn.Module) -> Tensor:
+    """All that trains as one vector theta (P,), of which the agent's parameters are views from here
+    on, and their gradients of theta.grad: so a few operations move them all."""
+    parameters = trainable_parameters(agent)
+    theta = nn.utils.parameters_to_vector(parameters).detach()
+    theta.grad = torch.zeros_like(theta)
+    nn.utils.vector_to_parameters(theta, parameters)
+    sizes = [parameter.numel() for parameter in parameters]
+    for parameter, gradient in zip(parameters, theta.grad.split(sizes)):
+        parameter.grad = gradient.view_as(parameter)
+    return theta
 
 
 def loss_gradient(agent: Agent, minibatch: Batch, args: Args) -> tuple[Tensor, dict[str, Tensor]]:
@@ -749,6 +753,8 @@ def update(
     Returns the means over them of the loss's parts and of the gradient's norm (CleanRL logs those
     of the last), and how many were skipped, as an advantage can't be normalized without another.
     """
+    if not torch.equal(nn.utils.parameters_to_vector(trainable_parameters(agent)), theta):
+        raise RuntimeError("what trains is not in theta: flatten the agent's parameters anew")
     size = len(batch.valid) // args.num_minibatches
     least = 2 if args.norm_adv else 1  # valid rows
     history = []
@@ -762,7 +768,8 @@ def update(
                 continue
             gradient, parts = gradient_fn(agent, minibatch, args)
             norm = gradient.norm()
-            theta.grad = gradient * (args.max_grad_norm / (norm + 1e-6)).clamp(max=1)
+            scale = (args.max_grad_norm / (norm + 1e-6)).clamp(max=1)
+            theta.grad.copy_(gradient * scale)
             optimizer.step()
             history.append(parts | {"gradient_norm": norm})
         if args.target_kl is not None and history and history[-1]["approx_kl"] > args.target_kl:
@@ -823,6 +830,10 @@ class Policy:
     def __init__(self, agent: Agent, obs: np.ndarray):
         self.agent = agent
         self.asked = [obs]  # since the last proof
+        if obs.dtype.kind == "f":  # and what else may come
+            scales = np.logspace(-2, 3, 64).reshape(-1, *[1] * (obs.ndim - 1))
+            anything = np.random.default_rng(0).normal(size=(64, *obs.shape[1:])) * scales
+            self.asked.append(anything.astype(obs.dtype))
         modules = [*agent.actor.modules(), *agent.head.modules()]
         layers = [module for module in modules if not list(module.children())]
         simple = all(type(layer) in (nn.Linear, nn.Tanh) for layer in layers)
@@ -849,9 +860,10 @@ class Policy:
         From the first difference on, the agent itself acts."""
         if self.numpy_layers:
             obs = np.concatenate(self.asked)
+            obs = obs[np.isfinite(obs).reshape(len(obs), -1).all(axis=1)]
             expected = self.agent_logits(obs)
             errors = np.abs(self.numpy_logits(obs) - expected)
-            if (errors > 1e-4 * (1 + np.abs(expected))).any():
+            if errors.max(initial=0) > 1e-4 * np.abs(expected).max(initial=0):
                 self.numpy_layers = []
         self.asked = []
 
@@ -1150,6 +1162,9 @@ class Run:
         self.agent = agent
         self.optimizer = optimizer
         if self.resumed:
+            kind = self.resumed.get("optimizer_kind")
+            if kind != type(optimizer).__name__:
+                fail("resume", self.args.resume, f"has a state of {kind}, no other optimizer's")
             try:
                 agent.load_state_dict(self.resumed["agent"])
                 optimizer.load_state_dict(self.resumed["optimizer"])
@@ -1338,6 +1353,7 @@ class Run:
             "script": Path(__file__).stem,
             "args": self.flags(),
             "agent": self.agent.state_dict(),
+            "optimizer_kind": type(self.optimizer).__name__,
             "optimizer": self.optimizer.state_dict(),
             "random": random_state(),
             "iteration": self.iteration,
@@ -1358,7 +1374,7 @@ class Run:
         count = self.args.eval_episodes
         if count > 0:
             envs = make_envs(self.args.env_id, min(count, 10))
-            results = evaluate(envs, self.agent, count, self.args.seed)
+            results = evaluate(envs, self.agent.eval(), count, self.args.seed)
             envs.close()
             lines = [f"{self.global_step},{value},{length}\n" for value, length in results]
             table = "".join(["global_step,return,length\n", *lines])

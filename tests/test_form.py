@@ -200,7 +200,7 @@ def test_a_checkpoint_with_flags_that_are_gone_says_so(script, tmp_path, launch)
 @pytest.mark.parametrize("flags", [(), ("--compile",)])
 def test_another_optimizer_is_one_line(script, tmp_path, flags):
     adam = "Adam(theta, args.learning_rate, args.adam_eps)"
-    adamw = "torch.optim.AdamW([theta], lr=args.learning_rate, eps=args.adam_eps)"
+    adamw = "torch.optim.AdamW(agent.parameters(), lr=args.learning_rate, eps=args.adam_eps)"
     copy = copied(script, tmp_path, (adam, adamw))
     done = run(copy, "--total-timesteps", 20_000, *flags)
     assert done.returncode == 0, done.stderr

@@ -175,6 +175,14 @@ def test_minibatches_of_too_few_valid_rows_move_nothing(norm_adv, needed):
         assert ("policy_loss" in losses) == moved
 
 
+def test_parameters_that_left_theta_are_noticed():
+    agent, theta, optimizer, args = equal_agents()
+    batch = make_batch(agent, random_rollout(agent), args)
+    agent.head.weight.data = agent.head.weight.data + 1
+    with pytest.raises(RuntimeError, match="is not in theta"):
+        update(agent, theta, loss_gradient, optimizer, batch, args)
+
+
 def test_target_kl_ends_an_update_after_an_epoch():
     rows = []
 
@@ -200,6 +208,9 @@ def test_parameters_are_views_of_theta_in_the_gradient_s_order():
     assert torch.equal(gradient, expected)
     theta += 1
     assert torch.equal(nn.utils.parameters_to_vector(agent.parameters()), theta)
+    theta.grad.copy_(gradient)
+    flat = torch.cat([parameter.grad.flatten() for parameter in agent.parameters()])
+    assert torch.equal(flat, gradient)
     frozen = sum(value.numel() for value in agent.state_dict().values()) - len(theta)
     assert frozen == agent.head.weight.numel()
 
@@ -220,15 +231,16 @@ def test_adam_is_torch_s(eps):
 
 
 @pytest.mark.parametrize("frozen", [False, True])
-def test_any_optimizer_of_torch_works_on_theta(frozen):
-    """The same steps as on the agent's own parameters."""
+@pytest.mark.parametrize("own", [False, True])
+def test_optimizers_of_torch_work_on_theta_and_on_the_agent_s_parameters(frozen, own):
+    """The same steps as of an agent whose parameters are not flattened."""
     agent, theta, _, args = equal_agents(etf_head=frozen)
     plain, _ = make_agent(etf_head=frozen)
     batch = make_batch(agent, random_rollout(agent), args)
-    optimizer = torch.optim.AdamW([theta], lr=1e-3)
+    optimizer = torch.optim.AdamW(agent.parameters() if own else [theta], lr=1e-3)
     other = torch.optim.AdamW(plain.parameters(), lr=1e-3)
     for _ in range(3):
-        theta.grad, _ = loss_gradient(agent, batch, args)
+        theta.grad.copy_(loss_gradient(agent, batch, args)[0])
         optimizer.step()
         loss, _ = ppo_loss(plain, copies(batch), args)
         other.zero_grad()
