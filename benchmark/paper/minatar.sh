@@ -3,7 +3,7 @@
 set -euo pipefail
 . benchmark/paper/queue.sh
 for game in Breakout SpaceInvaders Asterix Freeway Seaquest; do
-  minatar="ppo_acpg.py --env-id benchmark.envs:MinAtar/$game-v1"
+  minatar="ppo_acpg.py --env-id benchmark.envs:MinAtar/$game-v1 --image-layout channels_first"
   echo "runs/minatar/$game-random $minatar --epsilon 1 --total-timesteps 50000"
   for seed in 1 2 3; do
     for head in no-etf-head etf-head; do
