@@ -8,11 +8,12 @@ frame (Action Collapse Policy Gradient, arXiv 2509.02737); all else stays as it 
 What to edit in a copy of this file (README.md, "Copy a script", has an example):
     the action selection layer      make_head
     the network                     Backbone; Agent for what actor and critic share
-    the objective                   ppo_loss
+    the objective                   ppo_loss; what it needs of a rollout: Batch, make_batch
     the reward that is learned      collect, where `rewards` is filled
     the optimizer                   train: torch.optim.AdamW(agent.parameters()) and others fit too
-    memory (LSTM)                   Agent, Policy, EnvState, collect, Rollout, make_batch, update
-    a flag                          AlgorithmArgs, HeadArgs or RunArgs; LIMITS has what it may be
+    memory (LSTM)                   Agent, Policy (below), EnvState, collect, Rollout, Batch,
+                                    make_batch, update; ppo_loss and measure_collapse call the agent
+    a flag                          AlgorithmArgs, HeadArgs or RunArgs; bounds, if any: LIMITS
 What is measured: docs/action-collapse.md. Below the line PLUMBING is what every script needs and
 none teaches; skip it.
 """
@@ -529,11 +530,11 @@ def collect(
             actions[t] + envs.single_action_space.start
         )
         obs[t + 1] = next_obs
+        state.returns += np.where(valid[t], reward, 0)  # what is logged
         rewards[t] = reward  # what is learned from: add a bonus here
         terminated[t] = terminations
         ended[t] = terminations | truncations
 
-        state.returns += np.where(valid[t], reward, 0)  # what is logged
         state.lengths += valid[t]
         for i in np.flatnonzero(ended[t]):
             steps = int(valid[: t + 1].sum())
@@ -753,7 +754,10 @@ def update(
     Returns the means over them of the loss's parts and of the gradient's norm (CleanRL logs those
     of the last), and how many were skipped, as an advantage can't be normalized without another.
     """
-    if not torch.equal(nn.utils.parameters_to_vector(trainable_parameters(agent)), theta):
+    parameters = trainable_parameters(agent)
+    if any(parameter.grad is None for parameter in parameters):
+        raise RuntimeError("zero_grad() took the gradients out of theta.grad: leave it out")
+    if not torch.equal(nn.utils.parameters_to_vector(parameters), theta):
         raise RuntimeError("what trains is not in theta: flatten the agent's parameters anew")
     size = len(batch.valid) // args.num_minibatches
     least = 2 if args.norm_adv else 1  # valid rows
@@ -862,8 +866,9 @@ class Policy:
             obs = np.concatenate(self.asked)
             obs = obs[np.isfinite(obs).reshape(len(obs), -1).all(axis=1)]
             expected = self.agent_logits(obs)
-            errors = np.abs(self.numpy_logits(obs) - expected)
-            if errors.max(initial=0) > 1e-4 * np.abs(expected).max(initial=0):
+            tolerance = 1e-4 * np.abs(expected).max(initial=0)
+            close = np.abs(self.numpy_logits(obs) - expected) <= tolerance  # not where it is NaN
+            if not (close.all() and np.isfinite(tolerance)):
                 self.numpy_layers = []
         self.asked = []
 
@@ -1124,12 +1129,12 @@ def evaluate(envs: VectorEnv, agent: Agent, episodes: int, seed: int) -> list[tu
     results = []
     while len(results) < episodes:
         obs, _ = envs.reset(seed=environment_seed(-1 - seed, len(results)))
+        policy = Policy(agent, obs)  # anew, as an edited one may remember
         returns = np.zeros(envs.num_envs)
         lengths = np.zeros(envs.num_envs, np.int64)
         running = np.ones(envs.num_envs, np.bool_)
         while running.any() and lengths.max() < 27_000:
-            logits = agent(torch.from_numpy(obs).to(agent.device))[1]
-            actions = logits.argmax(dim=-1).cpu().numpy() + envs.single_action_space.start
+            actions = policy.agent_logits(obs).argmax(axis=-1) + envs.single_action_space.start
             obs, rewards, terminated, truncated, _ = envs.step(actions)
             returns += np.where(running, rewards, 0)
             lengths += running

@@ -183,6 +183,14 @@ def test_parameters_that_left_theta_are_noticed():
         update(agent, theta, loss_gradient, optimizer, batch, args)
 
 
+def test_gradients_that_zero_grad_took_away_are_noticed():
+    agent, theta, optimizer, args = equal_agents()
+    batch = make_batch(agent, random_rollout(agent), args)
+    agent.zero_grad()
+    with pytest.raises(RuntimeError, match="zero_grad"):
+        update(agent, theta, loss_gradient, optimizer, batch, args)
+
+
 def test_target_kl_ends_an_update_after_an_epoch():
     rows = []
 
