@@ -1202,7 +1202,9 @@ class Run:
             try:
                 path.mkdir(parents=True)
                 self.path = path
-            except FileExistsError:
+            except FileExistsError as error:
+                if not Path(args.runs_dir).is_dir():
+                    fail("runs_dir", args.runs_dir, error)
                 time.sleep(0.001)  # another run began in the same millisecond
             except OSError as error:
                 fail("runs_dir", args.runs_dir, error)
@@ -1214,6 +1216,9 @@ class Run:
 
     def check_logs(self) -> None:
         """Refuse to go on where a log lacks what the checkpoint counts. None at all is fine."""
+        for file in self.path.iterdir():
+            if file.is_symlink():  # it could lead to files that are not this run's
+                fail("resume", self.args.resume, f"{file.name} is a symbolic link")
         sizes = {log.name: log.stat().st_size for log in self.logs()}
         for name, counted in self.resumed["log_sizes"].items():
             size = sizes.get(name, 0)
