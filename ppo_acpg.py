@@ -9,8 +9,10 @@ What to edit in a copy of this file (README.md, "Copy a script", has an example)
     the action selection layer      make_head
     the network                     Backbone; Agent for what actor and critic share
     the objective                   ppo_loss; what it needs of a rollout: Batch, make_batch
-    the reward that is learned      collect, where `rewards` is filled
-    the optimizer                   train: torch.optim.AdamW(agent.parameters()) and others fit too
+    the reward that is learned      collect, where `rewards` is filled; what a bonus counts belongs
+                                    in buffers of Agent, as a checkpoint keeps no other arrays
+    the optimizer                   train: torch.optim.AdamW(agent.parameters()) and others fit too;
+                                    the learning rates of all its groups are annealed
     memory (LSTM)                   Agent, Policy (below), EnvState, collect, Rollout, Batch,
                                     make_batch, update; ppo_loss and measure_collapse call the agent
     a flag                          AlgorithmArgs, HeadArgs or RunArgs; bounds, if any: LIMITS
@@ -25,6 +27,8 @@ import json
 import math
 import os
 import random
+import shlex
+import shutil
 import signal
 import sys
 import time
@@ -197,10 +201,12 @@ def check_combinations(args: Args, envs: VectorEnv) -> None:
     if args.norm_adv and minibatch_size < 2:
         reason = "leaves minibatches of one row, whose advantage is normalized to 0"
         fail("num_minibatches", args.num_minibatches, reason)
-    floats = args.num_envs * args.num_steps * math.prod(envs.single_observation_space.shape)
+    observation = math.prod(envs.single_observation_space.shape)
+    activations = 6 * (args.hidden_size or 64)  # of the actor's and the critic's layers
+    needed = 4 * args.num_envs * args.num_steps * (observation + activations)
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    if 4 * floats > memory:
-        reason = f"to learn from a rollout takes {4 * floats:.1e} bytes; there are {memory:.1e}"
+    if needed > memory:
+        reason = f"to learn from a rollout takes {needed:.1e} bytes; there are {memory:.1e}"
         fail("num_steps", args.num_steps, reason)
 
 
@@ -391,8 +397,8 @@ def behaviour_log_probs(logits: Tensor, epsilon: float) -> Tensor:
     if epsilon == 0:
         return log_softmax
     log_kept = math.log1p(-epsilon) if epsilon < 1 else -math.inf
-    log_uniform = logits.new_full((), math.log(epsilon / logits.shape[-1]))
-    return torch.logaddexp(log_kept + log_softmax, log_uniform)
+    log_uniform = math.log(epsilon) - math.log(logits.shape[-1])
+    return torch.logaddexp(log_kept + log_softmax, logits.new_full((), log_uniform))
 
 
 # ALGO LOGIC: the measures of action collapse
@@ -757,7 +763,8 @@ def update(
     parameters = trainable_parameters(agent)
     if any(parameter.grad is None for parameter in parameters):
         raise RuntimeError("zero_grad() took the gradients out of theta.grad: leave it out")
-    if not torch.equal(nn.utils.parameters_to_vector(parameters), theta):
+    memory = {parameter.untyped_storage().data_ptr() for parameter in parameters}
+    if memory != {theta.untyped_storage().data_ptr()}:
         raise RuntimeError("what trains is not in theta: flatten the agent's parameters anew")
     size = len(batch.valid) // args.num_minibatches
     least = 2 if args.norm_adv else 1  # valid rows
@@ -765,8 +772,8 @@ def update(
     skipped = 0
     for _ in range(args.update_epochs):
         order = torch.randperm(len(batch.valid)).to(agent.device)
-        for rows in order.split(size):
-            minibatch = Batch(*(column[rows] for column in batch))
+        for columns in zip(*(column[order].split(size) for column in batch)):
+            minibatch = Batch(*columns)
             if minibatch.valid.sum() < least:
                 skipped += 1
                 continue
@@ -795,6 +802,7 @@ def train(args: Args, envs: VectorEnv, agent: Agent, run: "Run") -> None:
     """PPO: take a rollout, estimate advantages, update; until all timesteps are taken."""
     theta = flatten_parameters(agent)
     optimizer = Adam(theta, args.learning_rate, args.adam_eps)
+    learning_rates = [group["lr"] for group in optimizer.param_groups]
     gradient_fn = compiled(loss_gradient) if args.compile else loss_gradient
     first_obs, _ = envs.reset(seed=environment_seed(args.seed, run.global_step))
     state = EnvState(first_obs)
@@ -802,13 +810,12 @@ def train(args: Args, envs: VectorEnv, agent: Agent, run: "Run") -> None:
     run.begin(agent, optimizer)
 
     while run.goes_on():
-        learning_rate = args.learning_rate
-        if args.anneal_lr:
-            learning_rate *= 1 - run.global_step / args.total_timesteps
-        optimizer.param_groups[0]["lr"] = learning_rate
+        left = 1 - run.global_step / args.total_timesteps if args.anneal_lr else 1
+        for group, learning_rate in zip(optimizer.param_groups, learning_rates):
+            group["lr"] = left * learning_rate
 
-        policy.prove()
         rollout, episodes = collect(envs, policy, state, args)
+        policy.prove(rollout.obs[:-1].flatten(0, 1).numpy(), rollout.logits.flatten(0, 1).numpy())
         run.log_rollout(rollout, episodes)
         run.global_step += int(rollout.valid.sum())
 
@@ -816,7 +823,7 @@ def train(args: Args, envs: VectorEnv, agent: Agent, run: "Run") -> None:
         losses = update(agent, theta, gradient_fn, optimizer, batch, args)
         run.log_losses(losses)
         run.log("losses", {"explained_variance": explained_variance(batch)})
-        run.log("charts", {"learning_rate": learning_rate})
+        run.log("charts", {"learning_rate": left * args.learning_rate})
         if run.iteration % args.collapse_every == 0 or run.is_done():
             run.log_collapse(measure_collapse(agent, batch, args))
         run.end_iteration()
@@ -828,29 +835,30 @@ class Policy:
 
     For a few rows a call of torch costs much more than the numbers in it. So where actor and head
     are Linear and Tanh layers alone, NumPy runs them on the memory of their parameters, but only
-    until `prove` finds that the agent says otherwise.
+    until `prove`, at the start and for each rollout, finds that the agent says otherwise.
     """
 
     def __init__(self, agent: Agent, obs: np.ndarray):
         self.agent = agent
-        self.asked = [obs]  # since the last proof
-        if obs.dtype.kind == "f":  # and what else may come
-            scales = np.logspace(-2, 3, 64).reshape(-1, *[1] * (obs.ndim - 1))
-            anything = np.random.default_rng(0).normal(size=(64, *obs.shape[1:])) * scales
-            self.asked.append(anything.astype(obs.dtype))
         modules = [*agent.actor.modules(), *agent.head.modules()]
         layers = [module for module in modules if not list(module.children())]
         simple = all(type(layer) in (nn.Linear, nn.Tanh) for layer in layers)
         fast = simple and agent.device.type == "cpu"
         self.numpy_layers = [numpy_layer(layer) for layer in layers] if fast else []
+        trials = np.concatenate([obs, np.ones_like(obs)])
+        if obs.dtype.kind == "f":
+            anything = np.random.default_rng(0).normal(size=(64, *obs.shape[1:]))
+            scales = np.logspace(-2, 3, 64).reshape(-1, *[1] * (obs.ndim - 1))
+            trials = np.concatenate([trials, anything * scales], dtype=obs.dtype)
+        self.prove(trials, self.numpy_logits(trials))
 
     def __call__(self, obs: np.ndarray) -> np.ndarray:
-        self.asked.append(obs)
         return self.numpy_logits(obs) if self.numpy_layers else self.agent_logits(obs)
 
     def agent_logits(self, obs: np.ndarray) -> np.ndarray:
         with torch.inference_mode():
-            _, logits = self.agent(torch.from_numpy(obs).to(self.agent.device))
+            obs = torch.from_numpy(np.ascontiguousarray(obs))
+            _, logits = self.agent(obs.to(self.agent.device))
         return logits.cpu().numpy()
 
     def numpy_logits(self, obs: np.ndarray) -> np.ndarray:
@@ -859,18 +867,16 @@ class Policy:
             x = layer(x)
         return x
 
-    def prove(self) -> None:
-        """Compare both for all that was asked since the last time, with the weights that will act.
-        From the first difference on, the agent itself acts."""
+    def prove(self, obs: np.ndarray, logits: np.ndarray) -> None:
+        """Compare NumPy's logits for these observations with those of the agent, whose weights must
+        still be the same. From the first difference on, the agent itself acts."""
         if self.numpy_layers:
-            obs = np.concatenate(self.asked)
-            obs = obs[np.isfinite(obs).reshape(len(obs), -1).all(axis=1)]
-            expected = self.agent_logits(obs)
+            finite = np.isfinite(obs).reshape(len(obs), -1).all(axis=1)
+            expected = self.agent_logits(obs[finite])
             tolerance = 1e-4 * np.abs(expected).max(initial=0)
-            close = np.abs(self.numpy_logits(obs) - expected) <= tolerance  # not where it is NaN
+            close = np.abs(logits[finite] - expected) <= tolerance  # not where it is NaN
             if not (close.all() and np.isfinite(tolerance)):
                 self.numpy_layers = []
-        self.asked = []
 
 
 def numpy_layer(layer: nn.Linear | nn.Tanh) -> Callable[[np.ndarray], np.ndarray]:
@@ -898,12 +904,13 @@ def fail(flag: str, value: object, reason: object) -> NoReturn:
 def parse_args(defaults: Args) -> Args:
     """The command line. `--help` shows a group of flags for each class that Args is made of."""
     groups = list(reversed(Args.__bases__))
-    own = vars(Args).get("__annotations__", {})
-    if own:
-        groups.append(make_dataclass("Further", own.items()))
+    inherited = {flag.name for group in groups for flag in fields(group)}
+    own = [(flag.name, flag.type) for flag in fields(Args) if flag.name not in inherited]
+    if own:  # in a class with the name and place of Args, where tyro finds their texts
+        groups.append(make_dataclass("Args", own, namespace={"__module__": __name__}))
     values = {}
     for group in groups:
-        title = group.__name__.removesuffix("Args").lower()
+        title = group.__name__.removesuffix("Args").lower() or "further"
         values[title] = group(*(getattr(defaults, flag.name) for flag in fields(group)))
     types = [(title, tyro.conf.OmitArgPrefixes[type(value)]) for title, value in values.items()]
     Flags = make_dataclass("Flags", types)
@@ -925,27 +932,30 @@ def read_command_line() -> tuple[Args, dict]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
         saved = dict(state["args"])
-        for key in ("agent", "optimizer", "random", "log_sizes", "global_step"):
+        imports = ":" in saved["env_id"]
+        trained = min(state["global_step"], saved["total_timesteps"])
+        for key in ("agent", "optimizer_kind", "optimizer", "random", "log_sizes"):
             state[key]
     except Exception as error:  # a damaged file can raise anything
-        fail("resume", path, f"cannot be read as a checkpoint ({type(error).__name__}: {error})")
+        cause = str(error).split(". ")[0]  # without torch's advice to trust the file
+        fail("resume", path, f"cannot be read as a checkpoint ({type(error).__name__}: {cause})")
 
     known = {field.name for field in fields(Args)}
     unknown = saved.keys() - known
     if unknown:
         print(f"--resume {path}: has no use for its flags {', '.join(sorted(unknown))}")
     never = {field for field in saved if field in ("resume", "track") or field.startswith("wandb")}
-    if ":" in saved["env_id"]:
+    if imports:
         never.add("env_id")  # importing its module would run code
     taken = {flag: value for flag, value in saved.items() if flag in known - never}
     args = parse_args(Args(**taken))
     for flag in ("env_id", *(field.name for field in fields(HeadArgs))):
         if flag in saved and getattr(args, flag) != saved[flag]:
             reason = f"but {path} was trained with {saved[flag]}"
-            if flag == "env_id" and ":" in saved[flag]:
+            if flag == "env_id" and imports:
                 reason += "; its module is imported only if you repeat that --env-id"
             fail(flag, getattr(args, flag), reason)
-    if args.total_timesteps < min(state["global_step"], saved["total_timesteps"]):
+    if args.total_timesteps < trained:
         reason = f"but the checkpoint is at step {state['global_step']}"
         fail("total_timesteps", args.total_timesteps, reason)
     return args, state
@@ -965,6 +975,9 @@ def check_flags(args: Args) -> None:
         fail("head_trainable", args.head_trainable, "needs --etf-head")
     if args.feature_activation == "relu" and args.etf_head:
         fail("feature_activation", args.feature_activation, "cannot align with --etf-head")
+    compiler = os.environ.get("CXX", "g++")  # as torch looks for it
+    if args.compile and shutil.which(compiler) is None:
+        fail("compile", args.compile, f"needs a C++ compiler, and there is no {compiler}")
     wandb = find_spec("wandb")  # a mere directory of that name has no origin
     if args.track and (wandb is None or wandb.origin is None):
         fail("track", args.track, "needs wandb: pip install wandb")
@@ -1015,44 +1028,50 @@ class Environments(gym.vector.VectorWrapper):
     def __init__(self, envs: VectorEnv, env_id: str):
         super().__init__(envs)
         self.env_id = env_id
-        self.obs_shape = envs.observation_space.shape
+        # of observations, rewards, terminated, truncated
+        self.shapes = [envs.observation_space.shape] + 3 * [(envs.num_envs,)]
 
-    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple:
-        try:
-            obs, info = self.env.reset(seed=seed, options=options)
-        except (Exception, SystemExit) as error:
-            raise self.failure("reset", error) from error
-        return obs, info
+    def reset(self, **kwargs) -> tuple:
+        return self.call(self.env.reset, **kwargs)
 
     def step(self, actions: np.ndarray) -> tuple:
-        try:
-            obs, rewards, terminated, truncated, info = self.env.step(actions)
-            if obs.shape != self.obs_shape or len(rewards) != len(obs):
-                raise ValueError(f"observations {obs.shape} and rewards {np.shape(rewards)}")
-        except (Exception, SystemExit) as error:
-            raise self.failure("step", error) from error
-        return obs, rewards, terminated, truncated, info
+        return self.call(self.env.step, actions)
 
-    def failure(self, method: str, error: BaseException) -> EnvironmentFailed:
-        return EnvironmentFailed(f"--env-id {self.env_id}: its {method}() ended with {error!r}")
+    def close(self, **kwargs) -> None:
+        self.call(self.env.close, **kwargs)
+
+    def call(self, method: Callable, *args, **kwargs) -> tuple | None:
+        """Raises EnvironmentFailed if the method raises, exits, or returns other shapes."""
+        try:
+            returned = method(*args, **kwargs)
+            shapes = [np.shape(values) for values in (returned or ())[:-1]]
+            if shapes != self.shapes[: len(shapes)]:
+                raise ValueError(f"arrays of shapes {shapes}, not {self.shapes[: len(shapes)]}")
+        except (Exception, SystemExit) as error:
+            reason = f"its {method.__name__}() ended with {error!r}"
+            raise EnvironmentFailed(f"--env-id {self.env_id}: {reason}") from error
+        return returned
 
 
 def uint8_scale(space: gym.Space) -> np.ndarray:
-    """A factor for each number of the flattened space: 1/255 for images, else 1."""
+    """A factor for each number of the flattened space: 1/255 for uint8 Boxes, else 1."""
     if isinstance(space, gym.spaces.Dict):
         return np.concatenate([uint8_scale(part) for part in space.spaces.values()])
     if isinstance(space, gym.spaces.Tuple):
         return np.concatenate([uint8_scale(part) for part in space.spaces])
-    factor = 1 / 255 if space.dtype == np.uint8 else 1
-    return np.full(gym.spaces.flatdim(space), factor, np.float32)
+    image = isinstance(space, gym.spaces.Box) and space.dtype == np.uint8
+    return np.full(gym.spaces.flatdim(space), 1 / 255 if image else 1, np.float32)
 
 
 def flatten_observations(envs: VectorEnv) -> VectorEnv:
     """Observations as vectors; where images stand beside other numbers, scaled to [0, 1]."""
     scale = uint8_scale(envs.single_observation_space)
     envs = gym.wrappers.vector.FlattenObservation(envs)
-    if envs.single_observation_space.dtype == np.uint8 or scale.min() == 1:
-        return envs  # uint8 is the network's to scale
+    network_scales = envs.single_observation_space.dtype == np.uint8
+    if scale.max() < 1 and network_scales:
+        return envs
+    if scale.min() == 1 and not network_scales:
+        return envs
     space = gym.spaces.Box(-np.inf, np.inf, scale.shape, np.float32)
     transform = gym.wrappers.vector.TransformObservation
     return transform(envs, lambda obs: obs * scale, single_observation_space=space)
@@ -1064,10 +1083,12 @@ def make_envs(env_id: str, num_envs: int, render_mode: str | None = None) -> Vec
     kwargs = {"render_mode": render_mode} if render_mode else {}
     try:
         envs = gym.make_vec(env_id, num_envs=num_envs, **kwargs)
-    except (gym.error.Error, ModuleNotFoundError) as error:
+    except gym.error.Error as error:
         fail("env_id", env_id, error)
     except (Exception, SystemExit) as error:
-        traceback.print_exc()  # for the environment's author
+        missing_module = getattr(error.__cause__, "name", None)
+        if missing_module is None or missing_module != env_id.partition(":")[0]:
+            traceback.print_exc()  # for the environment's author
         fail("env_id", env_id, f"cannot be made: {error!r}")
 
     if type(envs.unwrapped).__module__.startswith("ale_py"):  # it clips rewards
@@ -1149,7 +1170,7 @@ class Run:
     def __init__(self, args: Args, checkpoint: dict):
         self.args = args
         self.resumed = checkpoint
-        self.path = Path(args.resume).parent if args.resume else None
+        self.path = Path(args.resume).resolve().parent if args.resume else None
         self.iteration = checkpoint.get("iteration", 0)
         self.global_step = checkpoint.get("global_step", 0)
         self.recent = checkpoint.get("recent", [])  # returns of the last 100 episodes
@@ -1161,28 +1182,28 @@ class Run:
         self.signal = 0  # that asked the run to stop
         self.has_skipped = False  # minibatches, and said so
         self.bar = None
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self.on_signal)
 
     def begin(self, agent: Agent, optimizer) -> None:
         """Restore the checkpoint, if there is one, and open the logs."""
+        self.training = True
         self.agent = agent
         self.optimizer = optimizer
         if self.resumed:
-            kind = self.resumed.get("optimizer_kind")
+            kind = self.resumed["optimizer_kind"]
             if kind != type(optimizer).__name__:
                 fail("resume", self.args.resume, f"has a state of {kind}, no other optimizer's")
             try:
                 agent.load_state_dict(self.resumed["agent"])
                 optimizer.load_state_dict(self.resumed["optimizer"])
                 set_random_state(self.resumed["random"])
-            except (RuntimeError, ValueError, KeyError, TypeError) as error:
+            except Exception as error:  # of the agent or of any optimizer
                 fail("resume", self.args.resume, f"does not fit this script: {error}")
             self.check_logs()
         else:
             self.make_directory()
         self.open_logs()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self.on_signal)
-        self.training = True
 
     def flags(self) -> dict:
         return asdict(self.args) | {"resume": None}
@@ -1211,7 +1232,7 @@ class Run:
 
     def logs(self) -> list[Path]:
         """The files that grow while the run trains."""
-        files = [self.path / "episodes.csv", *sorted(self.path.glob("events.out.tfevents.*"))]
+        files = [self.path / "episodes.csv", *sorted(self.path.glob("events.*.acpg"))]
         return [file for file in files if file.is_file()]
 
     def check_logs(self) -> None:
@@ -1249,7 +1270,7 @@ class Run:
                 config=self.flags(),
                 sync_tensorboard=True,
             )
-        self.writer = SummaryWriter(self.path)
+        self.writer = SummaryWriter(self.path, filename_suffix=".acpg")
         rows = [f"|{flag}|{value}|" for flag, value in self.flags().items()]
         self.writer.add_text("hyperparameters", "\n".join(["|flag|value|", "|-|-|", *rows]))
         total = self.args.total_timesteps
@@ -1259,8 +1280,9 @@ class Run:
 
     def say(self, line: str) -> None:
         """Print a line without tearing the progress bar."""
-        tqdm.write(line)
-        sys.stdout.flush()
+        with contextlib.suppress(OSError):  # where nobody reads on, as in `... | head`
+            tqdm.write(line)
+            sys.stdout.flush()
 
     def on_signal(self, number: int, frame: object) -> None:
         """Let the iteration end, which saves. A second time, or after training, stop at once."""
@@ -1299,6 +1321,7 @@ class Run:
                 t, i = broken[0]
                 value = values[t, i].flatten()
                 value = value[~value.isfinite()][0]
+                self.save()  # what was learned until this rollout is good
                 self.give_up(f"the {name} of environment {i} at step {t} is {value}")
         seconds = time.monotonic() - self.start
         for episode in episodes:
@@ -1385,31 +1408,35 @@ class Run:
         if count > 0:
             envs = make_envs(self.args.env_id, min(count, 10))
             results = evaluate(envs, self.agent.eval(), count, self.args.seed)
-            envs.close()
             lines = [f"{self.global_step},{value},{length}\n" for value, length in results]
             table = "".join(["global_step,return,length\n", *lines])
             write(self.path / "evaluation.csv", table.encode())
             returns, lengths = np.transpose(results)
             self.log("eval", {"episodic_return": returns.mean(), "episodic_length": lengths.mean()})
-            self.say(f"{count} greedy episodes: return {returns.mean():.1f} ± {returns.std():.1f}")
+            spread = f"{returns.mean():.1f} +- {returns.std():.1f}"
+            self.say(f"{count} greedy episodes: return {spread}")
+            self.writer.flush()
+            envs.close()
         self.say(str(self.path))
 
     def close(self) -> None:
         """Close the logs, and let signals end the process again."""
         if self.bar is not None:
             self.bar.close()
-            self.writer.close()
-            self.episodes_csv.close()
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            for log in (self.writer, self.episodes_csv):
+                with contextlib.suppress(OSError):  # a full disk has been reported
+                    log.close()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
     def stop(self) -> NoReturn:
         """After Ctrl-C or SIGTERM: say how to go on, and exit with the code that shells expect."""
         how = "no checkpoint to go on from"
         if self.last_checkpoint():
-            how = f"go on with: python {sys.argv[0]} --resume {self.last_checkpoint()}"
+            command = ["python", sys.argv[0], "--resume", str(self.last_checkpoint())]
             if ":" in self.args.env_id:
-                how += f" --env-id {self.args.env_id}"
+                command += ["--env-id", self.args.env_id]
+            how = f"go on with: {shlex.join(command)}"
         print(f"stopped at step {self.global_step}; {how}", file=sys.stderr)
         sys.exit(128 + (self.signal or signal.SIGINT))
 
@@ -1417,16 +1444,16 @@ class Run:
 def main() -> None:
     args, checkpoint = read_command_line()
     check_flags(args)
-    torch.set_num_threads(args.num_threads)
-    seed_everything(args)
-    envs = make_envs(args.env_id, args.num_envs)
-    check_combinations(args, envs)
-    agent = make_agent(envs, args)
     run = Run(args, checkpoint)
     try:
+        torch.set_num_threads(args.num_threads)
+        seed_everything(args)
+        envs = make_envs(args.env_id, args.num_envs)
+        check_combinations(args, envs)
+        agent = make_agent(envs, args)
         train(args, envs, agent, run)
-        envs.close()
         run.finish()
+        envs.close()
     except KeyboardInterrupt:
         run.stop()
     except EnvironmentFailed:
@@ -1434,7 +1461,7 @@ def main() -> None:
             run.save()  # what was learned until this rollout is not lost
         raise
     except OSError as error:
-        sys.exit(f"error: {error}")
+        sys.exit(f"error: {error}; the run is in {run.path}")
     finally:
         run.close()
 

@@ -180,7 +180,7 @@ def main(args: Args) -> None:
         fail("script", path, f"defines no {', '.join(missing)}")
     returns, _ = np.transpose(play(args, script, state, films))
     done = f"{args.episodes} greedy episodes of {env_id}"
-    print(f"{done}: return {returns.mean():.1f} ± {returns.std():.1f}")
+    print(f"{done}: return {returns.mean():.1f} +- {returns.std():.1f}")
     if args.video:
         print(films)
 

@@ -2,6 +2,7 @@
 
 import ast
 import io
+import json
 import re
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from dataclasses import fields
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.conftest import NEW_FORM, each_of
 
@@ -181,9 +183,27 @@ def test_a_copy_with_new_flags_and_another_name_goes_on_from_the_original(
     wanted = {"warmup_steps": 0, "bonus": -2.5, "schedule": "cosine", "note": "hello"}
     wanted |= {"verbose": True, "limit": 3, "seed": 5, "total_timesteps": 1200}
     assert wanted.items() <= original.args.items()
+    help_text = run(copy, "--help").stdout
+    assert all(text in " ".join(help_text.split()) for text in ("a count that may", "or nothing"))
     done = run(copy, "--total-timesteps", 600, "--eval-episodes", 0)
     assert done.returncode == 0, done.stderr
     assert "__my_copy__linear__1__" in done.stdout.splitlines()[-1]
+
+
+def test_args_may_change_a_default_and_be_annotated_by_text(script, tmp_path):
+    """As `from __future__ import annotations` makes them."""
+    last = '"""All flags. One that is added here, and not to a group above, works too."""\n'
+    changed = """
+    gamma: float = 0.9
+    \"\"\"another default\"\"\"
+    notes: "list[str] | None" = None
+    \"\"\"several texts\"\"\"
+"""
+    copy = copied(script, tmp_path, (last, last + changed))
+    done = run(copy, "--total-timesteps", 600, "--eval-episodes", 0, "--notes", "a", "b")
+    assert done.returncode == 0, done.stderr
+    args = json.loads(Path(tmp_path, done.stdout.splitlines()[-1], "args.json").read_text())
+    assert (args["gamma"], args["notes"], args["gae_lambda"]) == (0.9, ["a", "b"], 0.95)
 
 
 def test_a_checkpoint_with_flags_that_are_gone_says_so(script, tmp_path, launch):
@@ -209,3 +229,19 @@ def test_another_optimizer_is_one_line(script, tmp_path, flags):
     assert done.returncode == 0, done.stderr
     returns = [float(line.split(",")[1]) for line in open(run_dir / "episodes.csv").readlines()[1:]]
     assert sum(returns[:50]) / 50 < 40 < sum(returns[-20:]) / 20
+
+
+def test_the_learning_rates_of_all_groups_are_annealed(script, launch, monkeypatch):
+    """Of a second learning rate for the critic, here."""
+    optimizers = []
+
+    def two_groups(theta, lr, eps):
+        cut = len(theta) // 2
+        halves = [{"params": [theta[:cut]], "lr": lr}, {"params": [theta[cut:]], "lr": 4 * lr}]
+        optimizers.append(torch.optim.SGD(halves))
+        return optimizers[0]
+
+    monkeypatch.setattr(script, "Adam", two_groups)
+    launch(script, "--total-timesteps", 4000, "--learning-rate", 0.01)
+    first, second = (group["lr"] for group in optimizers[0].param_groups)
+    assert second == pytest.approx(4 * first) and 0 < first < 0.002

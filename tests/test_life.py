@@ -5,6 +5,8 @@ import json
 import math
 import os
 import random
+import resource
+import shlex
 import shutil
 import signal
 import subprocess
@@ -293,9 +295,33 @@ def test_resume_touches_its_own_files_only(script, launch, capsys):
         (run.path / name).write_text("mine")
     (run.path / "eval_videos").mkdir()
     (run.path / "events.out.tfevents.folder").mkdir()
+    (run.path / "events.out.tfevents.1.host.2.3").write_text("another writer's")
     launch(script, "--resume", run.path / "checkpoint.pt", "--total-timesteps", 2048)
     for name in ("evaluation.txt", "eval.csv", "e", "events.txt"):
         assert (run.path / name).read_text() == "mine"
+    assert (run.path / "events.out.tfevents.1.host.2.3").read_text() == "another writer's"
+
+
+def test_a_link_in_the_directory_is_refused_and_what_it_leads_to_kept(
+    script, launch, capsys, tmp_path
+):
+    run = launch(script, "--total-timesteps", 1024)
+    precious = tmp_path / "precious.csv"
+    precious.write_text("mine\n" * 1000)
+    (run.path / "episodes.csv").unlink()
+    (run.path / "episodes.csv").symlink_to(precious)
+    flags = ("--resume", run.path / "checkpoint.pt", "--total-timesteps", 2048)
+    line = refuses(script, capsys, launch, run.path, *flags)
+    assert line.endswith("episodes.csv is a symbolic link")
+    assert precious.read_text() == "mine\n" * 1000
+
+
+def test_a_link_to_a_checkpoint_goes_on_where_the_run_is(script, launch, tmp_path):
+    run = launch(script, "--total-timesteps", 1024)
+    (tmp_path / "best.pt").symlink_to(run.path / "checkpoint.pt")
+    launch(script, "--resume", tmp_path / "best.pt", "--total-timesteps", 2048)
+    assert run.checkpoint["global_step"] >= 2048
+    assert {path.name for path in tmp_path.iterdir()} == {"runs", "best.pt"}
 
 
 @pytest.mark.parametrize("log", ["episodes.csv", "events"])
@@ -408,6 +434,7 @@ def test_a_signal_saves_and_says_how_to_go_on(script, tmp_path, number, code):
 def test_a_second_signal_does_not_wait_for_the_iteration(script, tmp_path):
     process = start(script, tmp_path, "--env-id", "tests.toys:Slow-v0", "--num-steps", 5000)
     assert "training on" in process.stdout.readline()
+    time.sleep(0.5)  # the iteration has begun
     process.send_signal(signal.SIGINT)
     time.sleep(0.5)
     assert process.poll() is None
@@ -415,6 +442,40 @@ def test_a_second_signal_does_not_wait_for_the_iteration(script, tmp_path):
     _, err = process.communicate(timeout=20)
     assert process.returncode == 130
     assert err == "stopped at step 0; no checkpoint to go on from\n"
+
+
+def test_a_signal_before_training_leaves_nothing(script, tmp_path):
+    (tmp_path / "slow.py").write_text("import time; print('importing', flush=True); time.sleep(30)")
+    for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
+        process = start(script, tmp_path, "--env-id", "slow:X-v0", PYTHONPATH=str(tmp_path))
+        assert process.stdout.readline() == "importing\n"
+        process.send_signal(number)
+        _, err = process.communicate(timeout=20)
+        assert process.returncode == code
+        assert err == "stopped at step 0; no checkpoint to go on from\n"
+        assert not (tmp_path / "runs").exists()
+
+
+def test_paths_with_spaces_are_quoted_where_they_are_to_be_typed(script, tmp_path):
+    flags = ("--env-id", "tests.toys:Slow-v0", "--runs-dir", "my runs", "--num-steps", 2)
+    process = start(script, tmp_path, *flags)
+    assert "training on" in process.stdout.readline()
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=20)
+    (path,) = tmp_path.glob("my runs/*")
+    typed = shlex.split(err.split("go on with: ")[1])
+    resume = ["--resume", str(path.relative_to(tmp_path) / "checkpoint.pt")]
+    assert typed == ["python", script.__file__, *resume, "--env-id", "tests.toys:Slow-v0"]
+
+
+def test_a_reader_that_goes_away_does_not_end_a_run(script, tmp_path):
+    process = start(script, tmp_path, "--total-timesteps", 20_000)
+    assert "training on" in process.stdout.readline()
+    process.stdout.close()
+    process.stderr.read()
+    process.wait(timeout=60)
+    (path,) = tmp_path.glob("runs/*")
+    assert Run(path).checkpoint["global_step"] >= 20_000 and len(Run(path).evaluation) == 10
 
 
 # Errors of others
@@ -426,12 +487,14 @@ def test_a_second_signal_does_not_wait_for_the_iteration(script, tmp_path):
         ("Exits", "step", "SystemExit('bye')"),
         ("Rubbish", "step", "ValueError("),
         ("WrongShape", "step", "ValueError("),
+        ("RaisesInClose", "close", "ZeroDivisionError('my own mistake')"),
     ],
 )
 def test_an_environment_s_error_keeps_its_traceback_and_says_whose_it_is(
     script, tmp_path, toy, where, error
 ):
-    code, _, err = finished(script, tmp_path, "--env-id", f"tests.toys:{toy}-v0")
+    flags = ("--env-id", f"tests.toys:{toy}-v0", "--total-timesteps", 512)
+    code, _, err = finished(script, tmp_path, *flags)
     assert code == 1 and any(line.startswith("Traceback") for line in err)
     assert (
         f"EnvironmentFailed: --env-id tests.toys:{toy}-v0: its {where}() ended with {error}"
@@ -441,6 +504,22 @@ def test_an_environment_s_error_keeps_its_traceback_and_says_whose_it_is(
         assert any("raise ZeroDivisionError" in line for line in err)
     if where == "reset":
         assert not any(tmp_path.iterdir())
+    if where == "close":
+        (path,) = tmp_path.glob("runs/*")
+        assert Run(path).checkpoint["global_step"] >= 512 and len(Run(path).evaluation) == 10
+
+
+@pytest.mark.parametrize("returned", [(0, 2), (1, 3), (2, 1), (3, 5)])
+def test_arrays_of_another_length_are_the_environment_s_mistake(script, monkeypatch, returned):
+    """(which, how long) of observations, rewards, terminated, truncated."""
+    which, length = returned
+    envs = script.make_envs("CartPole-v1", 4)
+    envs.reset(seed=1)
+    arrays = [np.zeros((4, 4), np.float32), np.zeros(4), np.zeros(4, bool), np.zeros(4, bool)]
+    arrays[which] = arrays[which][:1].repeat(length, axis=0)
+    monkeypatch.setattr(type(envs.env), "step", lambda *_: (*arrays, {}), raising=False)
+    with pytest.raises(script.EnvironmentFailed, match="CartPole-v1: its "):
+        envs.step(np.zeros(4, int))
 
 
 def test_an_environment_that_fails_late_costs_no_more_than_its_rollout(script, tmp_path):
@@ -458,15 +537,17 @@ def test_an_environment_that_fails_late_costs_no_more_than_its_rollout(script, t
 def test_what_cannot_be_made_keeps_its_traceback(script, tmp_path):
     (tmp_path / "exits.py").write_text("raise SystemExit(3)")
     (tmp_path / "broken.py").write_text("1 / 0")
+    (tmp_path / "needs.py").write_text("import nothing_of_that_name")
     for env_id, error in {
         "tests.toys:RaisesInInit-v0": "LookupError('my own mistake')",
         "exits:X-v0": "SystemExit(3)",
         "broken:X-v0": "ZeroDivisionError('division by zero')",
+        "needs:X-v0": "ModuleNotFoundError(\"No module named 'nothing_of_that_name'. ",
     }.items():
         paths = {"PYTHONPATH": f"{ROOT}{os.pathsep}{tmp_path}"}
         code, _, err = finished(script, tmp_path, "--env-id", env_id, **paths)
         assert code == 2 and err[0].startswith("Traceback")
-        assert err[-1] == f"error: --env-id {env_id}: cannot be made: {error}"
+        assert err[-1].startswith(f"error: --env-id {env_id}: cannot be made: {error}")
         assert not (tmp_path / "runs").exists()
 
 
@@ -476,7 +557,8 @@ def test_nan_ends_a_run_before_any_diagnostic(script, tmp_path, first_nan):
     code, _, err = finished(script, tmp_path, *flags, NAN_FROM=str(first_nan))
     (path,) = tmp_path.glob("runs/*")
     iteration = math.ceil(first_nan / 116)  # 128 steps, of which every eleventh only resets
-    checkpoint = f"{path.relative_to(tmp_path)}/checkpoint.pt" if iteration > 2 else None
+    checkpoint = f"{path.relative_to(tmp_path)}/checkpoint.pt"
+    assert Run(path).checkpoint["global_step"] >= 4 * (first_nan - 128)
     assert code == 1 and len(err) == 1
     assert err[0].startswith("iteration ") and "the observation of environment 0 at step " in err[0]
     assert err[0].endswith(f" is nan; last good checkpoint: {checkpoint}")
@@ -525,6 +607,23 @@ def test_minibatches_without_enough_rows_are_named_once(script, launch, capsys):
 
 
 # Disks
+def test_logs_that_cannot_grow_end_a_run_in_one_line_and_keep_its_checkpoint(script, tmp_path):
+    """As a full disk does, by a limit on the size of files."""
+    limit = (40_000, 40_000)
+    words = [sys.executable, script.__file__, "--hidden-size", "16", "--checkpoint-every", "5"]
+    done = subprocess.run(
+        words,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, limit),
+    )
+    (path,) = tmp_path.glob("runs/*")
+    expected = f"error: [Errno 27] File too large; the run is in {path.relative_to(tmp_path)}"
+    assert done.returncode == 1 and expected in done.stderr  # beside what TensorBoard's thread says
+    assert Run(path).checkpoint["iteration"] % 5 == 0
+
+
 def test_a_failed_write_leaves_the_old_file_and_no_other(script, tmp_path, monkeypatch):
     path = tmp_path / "checkpoint.pt"
     script.save(path, {"step": 1})

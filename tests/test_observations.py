@@ -68,6 +68,10 @@ def test_uint8_is_scaled_wherever_it_sits(script):
     obs = envs.step(np.zeros(2, int))[0]
     np.testing.assert_allclose(obs, [expected, expected], rtol=1e-6)
 
+    envs = script.make_envs("tests.toys:SmallNumbers-v0", 2)
+    obs, _ = envs.reset(seed=1)
+    assert obs.dtype == np.float32 and obs.tolist() == [[0, 1, 0, 1, 0, 0, 1]] * 2
+
     envs = script.make_envs("tests.toys:FlatImage-v0", 2)
     obs, _ = envs.reset(seed=1)
     assert obs.dtype == np.uint8 and obs.shape == (2, 20)
@@ -89,6 +93,7 @@ KINDS = [
     *("FrozenLake-v1", "Blackjack-v1", "tests.probes:TupleObservation-v0"),
     *("benchmark.envs:MinAtar/Breakout-v1", "benchmark.envs:envpool/FrozenLake-v1"),
     *("benchmark.envs:Atari/Pong-v5", "benchmark.envs:DiscreteCarRacing-v0"),
+    "tests.toys:SmallNumbers-v0",
     *("tests.toys:ImageAndVector-v0", "tests.toys:FlatImage-v0", "tests.toys:SmallImage-v0"),
 ]
 

@@ -82,7 +82,7 @@ def test_the_episodes_are_those_of_the_evaluation(run, played, capsys, file):
     assert played == expected and len({value for value, _ in expected}) > 1
     printed = capsys.readouterr().out
     mean = sum(value for value, _ in expected) / 10
-    assert printed.startswith(f"10 greedy episodes of CartPole-v1: return {mean:.1f} ± ")
+    assert printed.startswith(f"10 greedy episodes of CartPole-v1: return {mean:.1f} +- ")
     assert printed.count("\n") == 1 and sorted(run.iterdir()) == files
 
 

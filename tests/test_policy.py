@@ -94,18 +94,20 @@ def parts(script, **flags):
     return args, envs, script.EnvState(obs), agent
 
 
+def prove(policy, rollout):
+    policy.prove(rollout.obs[:-1].flatten(0, 1).numpy(), rollout.logits.flatten(0, 1).numpy())
+
+
 @pytest.mark.parametrize("edit", [None, *EDITS])
 def test_the_logits_that_act_are_the_network_s(script, edit):
     args, envs, state, agent = parts(script)
     if edit is not None:
         edit(agent)
     policy = script.Policy(agent, state.obs)
-    policy.prove()
-    assert bool(policy.numpy_layers) == (edit in (None, third_layer, two_layers))
-    script.collect(envs, policy, state, args)
-    policy.prove()
     assert bool(policy.numpy_layers) == (edit in (None, third_layer, two_layers))
     rollout, _ = script.collect(envs, policy, state, args)
+    prove(policy, rollout)
+    assert bool(policy.numpy_layers) == (edit in (None, third_layer, two_layers))
     with torch.no_grad():
         _, logits = agent(rollout.obs[:-1].flatten(0, 1))
     torch.testing.assert_close(rollout.logits.flatten(0, 1), logits, atol=1e-4, rtol=1e-4)
@@ -120,9 +122,7 @@ def test_a_policy_that_is_not_the_same_twice_acts_by_itself(script):
 def test_a_network_with_noise_acts_by_itself(script):
     _, _, state, agent = parts(script)
     agent.head.register_forward_hook(lambda module, _, logits: logits + torch.randn_like(logits))
-    policy = script.Policy(agent, state.obs)
-    policy.prove()
-    assert not policy.numpy_layers
+    assert not script.Policy(agent, state.obs).numpy_layers
 
 
 def test_a_difference_that_is_learned_is_noticed(script):
@@ -131,11 +131,9 @@ def test_a_difference_that_is_learned_is_noticed(script):
     log_temperature = torch.zeros(())
     agent.head.register_forward_hook(lambda module, _, logits: logits * log_temperature.exp())
     policy = script.Policy(agent, state.obs)
-    policy.prove()
-    assert policy.numpy_layers
-    policy(state.obs)
     log_temperature += 0.01
-    policy.prove()
+    assert policy.numpy_layers
+    policy.prove(state.obs, policy(state.obs))
     assert not policy.numpy_layers
 
 
@@ -143,7 +141,7 @@ def test_observations_that_are_not_finite_prove_nothing(script):
     _, _, state, agent = parts(script)
     state.obs[0] = np.nan
     policy = script.Policy(agent, state.obs)
-    policy.prove()
+    policy.prove(state.obs, policy(state.obs))
     assert policy.numpy_layers
 
 
@@ -154,12 +152,13 @@ def test_the_policy_is_the_network_s_and_follows_its_parameters(script, flags, d
     args = script.Args(**flags)
     agent = script.Agent((5,), 3, args)
     theta = script.flatten_parameters(agent)
-    obs = np.random.default_rng(0).integers(0, 2, size=(8, 5)).astype(dtype)
+    rng = np.random.default_rng(0)
+    obs = np.zeros((8, 5), dtype)  # which no scale changes
     policy = script.Policy(agent, obs)
-    policy.prove()
     plain = dtype != np.uint8 and not {"feature_norm", "feature_activation"} & flags.keys()
     assert bool(policy.numpy_layers) == plain
     theta += 0.1  # as an optimizer does it
+    obs = rng.integers(0, 2, size=(8, 5)).astype(dtype)
     with torch.no_grad():
         expected = agent(torch.from_numpy(obs))[1]
     np.testing.assert_allclose(policy(obs), expected, atol=1e-4)

@@ -183,6 +183,15 @@ def test_parameters_that_left_theta_are_noticed():
         update(agent, theta, loss_gradient, optimizer, batch, args)
 
 
+def test_weights_that_are_nan_are_still_in_theta():
+    """So that the log names what is not finite, and no other fault."""
+    agent, theta, optimizer, args = equal_agents()
+    batch = make_batch(agent, random_rollout(agent), args)
+    theta.fill_(math.nan)
+    losses = update(agent, theta, loss_gradient, optimizer, batch, args)
+    assert math.isnan(losses["policy_loss"])
+
+
 def test_gradients_that_zero_grad_took_away_are_noticed():
     agent, theta, optimizer, args = equal_agents()
     batch = make_batch(agent, random_rollout(agent), args)

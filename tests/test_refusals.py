@@ -79,6 +79,13 @@ def test_a_network_that_does_not_fit_into_memory(script, launch, capsys, monkeyp
     assert line.startswith("error: --hidden-size 16000: ") and not any(tmp_path.iterdir())
 
 
+def test_compile_without_a_compiler(script, launch, capsys, monkeypatch, tmp_path):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    line = refused(launch, script, capsys, "--compile")
+    assert line == "error: --compile True: needs a C++ compiler, and there is no no-such-compiler"
+    assert not any(tmp_path.iterdir())
+
+
 def test_wandb_that_is_not_there(script, launch, capsys, monkeypatch):
     monkeypatch.setattr(script, "find_spec", lambda name: None)
     assert "pip install wandb" in refused(launch, script, capsys, "--track")

@@ -43,9 +43,12 @@ def deterministic(run: Run) -> tuple:
 
 def recorded_steps(path, tag: str) -> list[int]:
     """Steps of a tag as they stand in the event files, whatever a reader would purge."""
-    files = sorted(
-        path.glob("events.*"), key=lambda file: [float(file.name.split(".")[k]) for k in (3, -1)]
-    )
+
+    def opened(file) -> list[float]:
+        parts = file.name.removesuffix(".acpg").split(".")
+        return [float(parts[3]), float(parts[-1])]
+
+    files = sorted(path.glob("events.*"), key=opened)
     events = (event for file in files for event in EventFileLoader(str(file)).Load())
     return [event.step for event in events for value in event.summary.value if value.tag == tag]
 

@@ -106,6 +106,13 @@ class Exits(Raises):
         sys.exit("bye")
 
 
+class RaisesInClose(Toy):
+    """In the process whose run has learned all it wanted."""
+
+    def close(self):
+        raise ZeroDivisionError("my own mistake")
+
+
 class Rubbish(Toy):
     """Returns what is no reward."""
 
@@ -139,6 +146,17 @@ class ImageAndVector(Toy):
         return {"image": image, "more": (np.full(2, 7, np.float32), 1)}
 
 
+class SmallNumbers(Toy):
+    """Choices that are stored as uint8, but are no image."""
+
+    observation_space = gym.spaces.Tuple(
+        (gym.spaces.Discrete(3, dtype=np.uint8), gym.spaces.MultiDiscrete([2, 2], dtype=np.uint8))
+    )
+
+    def observe(self):
+        return np.uint8(1), np.array([0, 1], np.uint8)
+
+
 class FlatImage(Toy):
     """An image without channels."""
 
@@ -169,6 +187,7 @@ class Cube(Toy):
 for toy in (
     *(Toy, GlobalRandom, Constant, NanFrom, NanAtTheEnd, OwnEpisodes, Raises, RaisesInReset),
     *(RaisesInInit, Exits, Rubbish, WrongShape, Slow, ImageAndVector, FlatImage, SmallImage, Cube),
+    *(RaisesInClose, SmallNumbers),
 ):
     gym.register(f"{toy.__name__}-v0", toy)
 gym.register("My__Env-v0", Toy)
