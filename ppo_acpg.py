@@ -390,15 +390,14 @@ class Agent(nn.Module):
         return self.value_layer(features).squeeze(-1)
 
 
-def behaviour_log_probs(logits: Tensor, epsilon: float) -> Tensor:
+def behaviour_log_probs(log_softmax: Tensor, epsilon: float) -> Tensor:
     """Log-probabilities (batch, K) of the policy that acts, (1 - epsilon) softmax + epsilon / K.
     The sum is taken of logarithms, so that no epsilon is too small for float32."""
-    log_softmax = logits.log_softmax(dim=-1)
     if epsilon == 0:
         return log_softmax
     log_kept = math.log1p(-epsilon) if epsilon < 1 else -math.inf
-    log_uniform = math.log(epsilon) - math.log(logits.shape[-1])
-    return torch.logaddexp(log_kept + log_softmax, logits.new_full((), log_uniform))
+    log_uniform = math.log(epsilon) - math.log(log_softmax.shape[-1])
+    return torch.logaddexp(log_kept + log_softmax, log_softmax.new_full((), log_uniform))
 
 
 # ALGO LOGIC: the measures of action collapse
@@ -608,7 +607,7 @@ def make_batch(agent: Agent, rollout: Rollout, args: Args) -> Batch:
     obs = rollout.obs.flatten(0, 1)
     features, _ = agent(obs)
     values = agent.value(obs, features).view(rollout.obs.shape[:2])
-    log_probs = behaviour_log_probs(rollout.logits, args.epsilon)
+    log_probs = behaviour_log_probs(rollout.logits.log_softmax(dim=-1), args.epsilon)
     log_probs = log_probs.gather(-1, rollout.actions[..., None]).squeeze(-1)
     advantages = gae(
         rollout.rewards,
@@ -656,7 +655,7 @@ def ppo_loss(agent: Agent, batch: Batch, args: Args) -> tuple[Tensor, dict[str, 
     values = agent.value(batch.obs, features)
     log_softmax = logits.log_softmax(dim=-1)  # without epsilon, whose entropy earns no bonus
     entropy = -(log_softmax.exp() * log_softmax).sum(dim=-1) @ weights
-    log_probs = behaviour_log_probs(logits, args.epsilon)
+    log_probs = behaviour_log_probs(log_softmax, args.epsilon)
     log_probs = log_probs.gather(1, batch.actions[:, None]).squeeze(1)
     log_ratio = log_probs - batch.log_probs
     ratio = log_ratio.exp()
@@ -705,11 +704,15 @@ def flatten_parameters(agent: nn.Module) -> Tensor:
 
 
 def loss_gradient(agent: Agent, minibatch: Batch, args: Args) -> tuple[Tensor, dict[str, Tensor]]:
-    """The gradient (P,) of `ppo_loss` by theta, and the loss's parts: what `--compile` compiles."""
+    """The gradient (P,) of `ppo_loss` by theta, no longer than `max_grad_norm`, and for the log the
+    loss's parts and the norm before: what `--compile` compiles."""
     loss, parts = ppo_loss(agent, minibatch, args)
     parameters = trainable_parameters(agent)
     gradients = torch.autograd.grad(loss, parameters, materialize_grads=True)  # 0 where unused
-    return torch.cat([gradient.flatten() for gradient in gradients]), parts
+    gradient = torch.cat([gradient.flatten() for gradient in gradients])
+    norm = gradient.norm()
+    scale = (args.max_grad_norm / (norm + 1e-6)).clamp(max=1)
+    return gradient * scale, parts | {"gradient_norm": norm}
 
 
 class Adam:
@@ -778,11 +781,9 @@ def update(
                 skipped += 1
                 continue
             gradient, parts = gradient_fn(agent, minibatch, args)
-            norm = gradient.norm()
-            scale = (args.max_grad_norm / (norm + 1e-6)).clamp(max=1)
-            theta.grad.copy_(gradient * scale)
+            theta.grad.copy_(gradient)
             optimizer.step()
-            history.append(parts | {"gradient_norm": norm})
+            history.append(parts)
         if args.target_kl is not None and history and history[-1]["approx_kl"] > args.target_kl:
             break
     results = {"skipped_minibatches": skipped}
@@ -815,7 +816,7 @@ def train(args: Args, envs: VectorEnv, agent: Agent, run: "Run") -> None:
             group["lr"] = left * learning_rate
 
         rollout, episodes = collect(envs, policy, state, args)
-        policy.prove(rollout.obs[:-1].flatten(0, 1).numpy(), rollout.logits.flatten(0, 1).numpy())
+        policy.prove(rollout)
         run.log_rollout(rollout, episodes)
         run.global_step += int(rollout.valid.sum())
 
@@ -835,7 +836,7 @@ class Policy:
 
     For a few rows a call of torch costs much more than the numbers in it. So where actor and head
     are Linear and Tanh layers alone, NumPy runs them on the memory of their parameters, but only
-    until `prove`, at the start and for each rollout, finds that the agent says otherwise.
+    until a comparison, at the start or with a rollout, finds that the agent says otherwise.
     """
 
     def __init__(self, agent: Agent, obs: np.ndarray):
@@ -850,7 +851,7 @@ class Policy:
             anything = np.random.default_rng(0).normal(size=(64, *obs.shape[1:]))
             scales = np.logspace(-2, 3, 64).reshape(-1, *[1] * (obs.ndim - 1))
             trials = np.concatenate([trials, anything * scales], dtype=obs.dtype)
-        self.prove(trials, self.numpy_logits(trials))
+        self.compare(trials, self.numpy_logits(trials))
 
     def __call__(self, obs: np.ndarray) -> np.ndarray:
         return self.numpy_logits(obs) if self.numpy_layers else self.agent_logits(obs)
@@ -867,9 +868,14 @@ class Policy:
             x = layer(x)
         return x
 
-    def prove(self, obs: np.ndarray, logits: np.ndarray) -> None:
-        """Compare NumPy's logits for these observations with those of the agent, whose weights must
-        still be the same. From the first difference on, the agent itself acts."""
+    def prove(self, rollout: Rollout) -> None:
+        """Compare every eighth step of a rollout, before the agent's weights change."""
+        obs = rollout.obs[:-1:8].flatten(0, 1)
+        self.compare(obs.numpy(), rollout.logits[::8].flatten(0, 1).numpy())
+
+    def compare(self, obs: np.ndarray, logits: np.ndarray) -> None:
+        """Compare NumPy's logits for these observations with the agent's. From the first difference
+        on, the agent itself acts."""
         if self.numpy_layers:
             finite = np.isfinite(obs).reshape(len(obs), -1).all(axis=1)
             expected = self.agent_logits(obs[finite])

@@ -149,7 +149,7 @@ def test_the_head_s_flags_leave_a_critic_of_its_own_alone():
 @pytest.mark.parametrize("epsilon", [0.0, 0.1, 1.0])
 def test_behaviour_policy_is_the_mixture(epsilon):
     logits = torch.randn(7, 5, generator=torch.Generator().manual_seed(0), requires_grad=True)
-    log_probs = ppo_acpg.behaviour_log_probs(logits, epsilon)
+    log_probs = ppo_acpg.behaviour_log_probs(logits.log_softmax(dim=-1), epsilon)
     torch.testing.assert_close(log_probs.exp(), (1 - epsilon) * logits.softmax(dim=1) + epsilon / 5)
     log_probs[:, 0].sum().backward()
     assert logits.grad.isfinite().all()
@@ -159,7 +159,7 @@ def test_behaviour_policy_is_the_mixture(epsilon):
 def test_extreme_logits_keep_finite_log_probabilities():
     logits = torch.tensor([[1000.0, -1000.0]], requires_grad=True)
     for epsilon in (0.0, 0.5):
-        log_probs = ppo_acpg.behaviour_log_probs(logits, epsilon)
+        log_probs = ppo_acpg.behaviour_log_probs(logits.log_softmax(dim=-1), epsilon)
         assert log_probs.isfinite().all()
     assert math.isclose(log_probs[0, 1].exp().item(), 0.25, rel_tol=1e-6)
 

@@ -94,10 +94,6 @@ def parts(script, **flags):
     return args, envs, script.EnvState(obs), agent
 
 
-def prove(policy, rollout):
-    policy.prove(rollout.obs[:-1].flatten(0, 1).numpy(), rollout.logits.flatten(0, 1).numpy())
-
-
 @pytest.mark.parametrize("edit", [None, *EDITS])
 def test_the_logits_that_act_are_the_network_s(script, edit):
     args, envs, state, agent = parts(script)
@@ -106,7 +102,7 @@ def test_the_logits_that_act_are_the_network_s(script, edit):
     policy = script.Policy(agent, state.obs)
     assert bool(policy.numpy_layers) == (edit in (None, third_layer, two_layers))
     rollout, _ = script.collect(envs, policy, state, args)
-    prove(policy, rollout)
+    policy.prove(rollout)
     assert bool(policy.numpy_layers) == (edit in (None, third_layer, two_layers))
     with torch.no_grad():
         _, logits = agent(rollout.obs[:-1].flatten(0, 1))
@@ -133,7 +129,7 @@ def test_a_difference_that_is_learned_is_noticed(script):
     policy = script.Policy(agent, state.obs)
     log_temperature += 0.01
     assert policy.numpy_layers
-    policy.prove(state.obs, policy(state.obs))
+    policy.compare(state.obs, policy(state.obs))
     assert not policy.numpy_layers
 
 
@@ -141,7 +137,7 @@ def test_observations_that_are_not_finite_prove_nothing(script):
     _, _, state, agent = parts(script)
     state.obs[0] = np.nan
     policy = script.Policy(agent, state.obs)
-    policy.prove(state.obs, policy(state.obs))
+    policy.compare(state.obs, policy(state.obs))
     assert policy.numpy_layers
 
 
@@ -236,14 +232,14 @@ def test_actions_are_drawn_from_the_mixture_that_learns(script, epsilon):
     state = script.EnvState(envs.reset(seed=0)[0])
     rollout, _ = script.collect(envs, lambda obs: logits[None].numpy(), state, args)
     drawn = torch.bincount(rollout.actions.flatten()) / 20000
-    expected = script.behaviour_log_probs(logits, epsilon).exp()
+    expected = script.behaviour_log_probs(logits.log_softmax(dim=-1), epsilon).exp()
     torch.testing.assert_close(drawn, expected, atol=0.015, rtol=0)
 
 
 @pytest.mark.parametrize("epsilon", [1e-50, 1e-30, 1e-12, 0.5, 1.0])
 def test_no_epsilon_is_too_small_for_finite_log_probabilities(script, epsilon):
     logits = torch.tensor([[1000.0, -1000.0]], requires_grad=True)
-    log_probs = script.behaviour_log_probs(logits, epsilon)
+    log_probs = script.behaviour_log_probs(logits.log_softmax(dim=-1), epsilon)
     assert log_probs[0, 1].item() == pytest.approx(np.log(epsilon / 2), rel=1e-6)
     log_probs.sum().backward()
     assert logits.grad.isfinite().all()
