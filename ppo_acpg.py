@@ -11,10 +11,11 @@ What to edit in a copy of this file (README.md, "Copy a script", has an example)
     the objective                   ppo_loss; what it needs of a rollout: Batch, make_batch
     the reward that is learned      collect, where `rewards` is filled; what a bonus counts belongs
                                     in buffers of Agent, as a checkpoint keeps no other arrays
-    the optimizer                   train: torch.optim.AdamW(agent.parameters()) and others fit too;
-                                    the learning rates of all its groups are annealed
-    memory (LSTM)                   Agent, Policy (below), EnvState, collect, Rollout, Batch,
-                                    make_batch, update; ppo_loss and measure_collapse call the agent
+    the optimizer                   train: torch.optim.AdamW(agent.parameters(), args.learning_rate)
+                                    and others fit too; the rates of all its groups are annealed
+    memory (LSTM)                   Agent; Policy (below) keeps it while acting; collect, Rollout,
+                                    Batch, make_batch, update and check_combinations for sequences;
+                                    ppo_loss and measure_collapse call the agent
     a flag                          AlgorithmArgs, HeadArgs or RunArgs; bounds, if any: LIMITS
 What is measured: docs/action-collapse.md. Below the line PLUMBING is what every script needs and
 none teaches; skip it.
@@ -146,6 +147,8 @@ class RunArgs:
     """the entity (team) of Weights & Biases"""
     runs_dir: str = "runs"
     """the directory in which the run gets a directory of its own"""
+    log_every: int = 1
+    """iterations between two entries of charts and losses in TensorBoard's log"""
     checkpoint_every: int = 50
     """iterations between two checkpoints"""
     resume: str | None = None
@@ -167,6 +170,7 @@ class Args(RunArgs, HeadArgs, AlgorithmArgs):
 LIMITS: dict[str, tuple[float, float]] = {
     "seed": (0, 2**32 - 1),
     "num_threads": (1, 1024),
+    "log_every": (1, math.inf),
     "checkpoint_every": (1, math.inf),
     "eval_episodes": (0, 10_000),
     "collapse_every": (1, math.inf),
@@ -349,8 +353,9 @@ class Backbone(nn.Module):
             x = x.movedim(-1, 1)
         features = self.layers(x)
         if self.feature_norm > 0:
-            norms = features.norm(dim=-1, keepdim=True)
-            features = features * (self.feature_norm / norms.clamp_min(self.feature_norm))
+            squares = features.square().sum(dim=-1, keepdim=True)
+            norms = squares.clamp_min(self.feature_norm**2).sqrt()  # smooth at 0, as norm() is not
+            features = features * (self.feature_norm / norms)
         return features
 
 
@@ -375,7 +380,7 @@ class Agent(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        return self.value_layer.weight.device
+        return next(self.parameters()).device
 
     def forward(self, obs: Tensor) -> tuple[Tensor, Tensor]:
         """Observations (batch, *shape) -> activations (batch, d) and logits (batch, K)."""
@@ -451,12 +456,13 @@ def collapse_metrics(
 
 
 @torch.no_grad()
-def measure_collapse(agent: Agent, batch: "Batch", args: Args) -> dict[str, float]:
-    """`collapse_metrics` of the agent for the observations of a batch, labelled greedily."""
+def measure_collapse(agent: Agent, obs: Tensor, args: Args) -> dict[str, float]:
+    """`collapse_metrics` of the agent for observations (batch, *observation), labelled greedily."""
     weight = getattr(agent.head, "weight", None)
-    if weight is None or not batch.valid.any():
+    if weight is None or len(obs) == 0:
         return {}
-    features, logits = agent(batch.obs[batch.valid])
+    parts = [agent(rows) for rows in obs.split(4096)]  # images of more would not fit into memory
+    features, logits = (torch.cat(columns) for columns in zip(*parts))
     return collapse_metrics(features, logits.argmax(dim=1), weight, args.collapse_center)
 
 
@@ -686,14 +692,14 @@ def ppo_loss(agent: Agent, batch: Batch, args: Args) -> tuple[Tensor, dict[str, 
     return loss, parts
 
 
-def trainable_parameters(agent: nn.Module) -> list[nn.Parameter]:
-    return [parameter for parameter in agent.parameters() if parameter.requires_grad]
+def trainable_parameters(module: nn.Module) -> list[nn.Parameter]:
+    return [parameter for parameter in module.parameters() if parameter.requires_grad]
 
 
-def flatten_parameters(agent: nn.Module) -> Tensor:
-    """All that trains as one vector theta (P,), of which the agent's parameters are views from here
-    on, and their gradients of theta.grad: so a few operations move them all."""
-    parameters = trainable_parameters(agent)
+def flatten_parameters(module: nn.Module) -> Tensor:
+    """All that trains as one vector theta (P,), of which the module's parameters are views from
+    here on, and their gradients of theta.grad: so a few operations move them all."""
+    parameters = trainable_parameters(module)
     theta = nn.utils.parameters_to_vector(parameters).detach()
     theta.grad = torch.zeros_like(theta)
     nn.utils.vector_to_parameters(theta, parameters)
@@ -701,6 +707,17 @@ def flatten_parameters(agent: nn.Module) -> Tensor:
     for parameter, gradient in zip(parameters, theta.grad.split(sizes)):
         parameter.grad = gradient.view_as(parameter)
     return theta
+
+
+def check_flattened(module: nn.Module, theta: Tensor) -> None:
+    """Raises RuntimeError if the module has trainable parameters that are not views of theta, or if
+    their gradients are not views of theta.grad."""
+    parameters = trainable_parameters(module)
+    if any(parameter.grad is None for parameter in parameters):
+        raise RuntimeError("zero_grad() took the gradients out of theta.grad: leave it out")
+    memory = {parameter.untyped_storage().data_ptr() for parameter in parameters}
+    if memory != {theta.untyped_storage().data_ptr()}:
+        raise RuntimeError("what trains is not in theta: flatten the parameters anew")
 
 
 def loss_gradient(agent: Agent, minibatch: Batch, args: Args) -> tuple[Tensor, dict[str, Tensor]]:
@@ -763,12 +780,7 @@ def update(
     Returns the means over them of the loss's parts and of the gradient's norm (CleanRL logs those
     of the last), and how many were skipped, as an advantage can't be normalized without another.
     """
-    parameters = trainable_parameters(agent)
-    if any(parameter.grad is None for parameter in parameters):
-        raise RuntimeError("zero_grad() took the gradients out of theta.grad: leave it out")
-    memory = {parameter.untyped_storage().data_ptr() for parameter in parameters}
-    if memory != {theta.untyped_storage().data_ptr()}:
-        raise RuntimeError("what trains is not in theta: flatten the agent's parameters anew")
+    check_flattened(agent, theta)
     size = len(batch.valid) // args.num_minibatches
     least = 2 if args.norm_adv else 1  # valid rows
     history = []
@@ -786,7 +798,7 @@ def update(
             history.append(parts)
         if args.target_kl is not None and history and history[-1]["approx_kl"] > args.target_kl:
             break
-    results = {"skipped_minibatches": skipped}
+    results = {"skipped_steps": skipped}
     for name in history[0] if history else []:
         results[name] = torch.stack([row[name] for row in history]).mean().item()
     return results
@@ -815,8 +827,8 @@ def train(args: Args, envs: VectorEnv, agent: Agent, run: "Run") -> None:
         for group, learning_rate in zip(optimizer.param_groups, learning_rates):
             group["lr"] = left * learning_rate
 
+        policy.prove()
         rollout, episodes = collect(envs, policy, state, args)
-        policy.prove(rollout)
         run.log_rollout(rollout, episodes)
         run.global_step += int(rollout.valid.sum())
 
@@ -824,9 +836,9 @@ def train(args: Args, envs: VectorEnv, agent: Agent, run: "Run") -> None:
         losses = update(agent, theta, gradient_fn, optimizer, batch, args)
         run.log_losses(losses)
         run.log("losses", {"explained_variance": explained_variance(batch)})
-        run.log("charts", {"learning_rate": left * args.learning_rate})
+        run.log("charts", {"learning_rate": optimizer.param_groups[0]["lr"]})
         if run.iteration % args.collapse_every == 0 or run.is_done():
-            run.log_collapse(measure_collapse(agent, batch, args))
+            run.log_collapse(measure_collapse(agent, batch.obs[batch.valid], args))
         run.end_iteration()
 
 
@@ -836,25 +848,31 @@ class Policy:
 
     For a few rows a call of torch costs much more than the numbers in it. So where actor and head
     are Linear and Tanh layers alone, NumPy runs them on the memory of their parameters, but only
-    until a comparison, at the start or with a rollout, finds that the agent says otherwise.
+    until `prove` finds that the agent says otherwise.
     """
 
     def __init__(self, agent: Agent, obs: np.ndarray):
         self.agent = agent
+        self.calls = 0
+        self.asked = [obs, np.ones_like(obs), np.zeros_like(obs)]  # what to compare both for
+        if obs.dtype.kind == "f":
+            anything = np.random.default_rng(0).normal(size=(32, *obs.shape[1:]))
+            scales = np.logspace(-2, 3, 32).reshape(-1, *[1] * (obs.ndim - 1))
+            self.asked.append((anything * scales).astype(obs.dtype))
+        self.always_asked = self.asked[1:]
         modules = [*agent.actor.modules(), *agent.head.modules()]
         layers = [module for module in modules if not list(module.children())]
         simple = all(type(layer) in (nn.Linear, nn.Tanh) for layer in layers)
         fast = simple and agent.device.type == "cpu"
         self.numpy_layers = [numpy_layer(layer) for layer in layers] if fast else []
-        trials = np.concatenate([obs, np.ones_like(obs)])
-        if obs.dtype.kind == "f":
-            anything = np.random.default_rng(0).normal(size=(64, *obs.shape[1:]))
-            scales = np.logspace(-2, 3, 64).reshape(-1, *[1] * (obs.ndim - 1))
-            trials = np.concatenate([trials, anything * scales], dtype=obs.dtype)
-        self.compare(trials, self.numpy_logits(trials))
 
     def __call__(self, obs: np.ndarray) -> np.ndarray:
-        return self.numpy_logits(obs) if self.numpy_layers else self.agent_logits(obs)
+        if not self.numpy_layers:
+            return self.agent_logits(obs)
+        self.calls += 1
+        if self.calls % 8 == 0:
+            self.asked.append(obs)
+        return self.numpy_logits(obs)
 
     def agent_logits(self, obs: np.ndarray) -> np.ndarray:
         with torch.inference_mode():
@@ -868,21 +886,20 @@ class Policy:
             x = layer(x)
         return x
 
-    def prove(self, rollout: Rollout) -> None:
-        """Compare every eighth step of a rollout, before the agent's weights change."""
-        obs = rollout.obs[:-1:8].flatten(0, 1)
-        self.compare(obs.numpy(), rollout.logits[::8].flatten(0, 1).numpy())
-
-    def compare(self, obs: np.ndarray, logits: np.ndarray) -> None:
-        """Compare NumPy's logits for these observations with the agent's. From the first difference
+    def prove(self) -> None:
+        """Compare both, before acting, with the weights that will act. From the first difference
         on, the agent itself acts."""
         if self.numpy_layers:
+            obs = np.concatenate(self.asked)
             finite = np.isfinite(obs).reshape(len(obs), -1).all(axis=1)
-            expected = self.agent_logits(obs[finite])
+            expected = self.agent_logits(obs)[finite]
+            # few rows at a time, which wake none of NumPy's other threads
+            found = np.concatenate([self.numpy_logits(rows) for rows in self.asked])[finite]
             tolerance = 1e-4 * np.abs(expected).max(initial=0)
-            close = np.abs(logits[finite] - expected) <= tolerance  # not where it is NaN
+            close = np.abs(found - expected) <= tolerance  # not where it is NaN
             if not (close.all() and np.isfinite(tolerance)):
                 self.numpy_layers = []
+        self.asked = list(self.always_asked)
 
 
 def numpy_layer(layer: nn.Linear | nn.Tanh) -> Callable[[np.ndarray], np.ndarray]:
@@ -895,7 +912,11 @@ def numpy_layer(layer: nn.Linear | nn.Tanh) -> Callable[[np.ndarray], np.ndarray
 
 
 def compiled(function: Callable) -> Callable:
-    """The function as one graph, in which torch.autograd.grad is too."""
+    """The function as one graph, in which torch.autograd.grad is too. Exits with code 2 if there is
+    no compiler."""
+    compiler = os.environ.get("CXX", "g++")  # as torch looks for it
+    if shutil.which(compiler) is None:
+        fail("compile", True, f"needs a C++ compiler, and there is no {compiler}")
     torch._dynamo.config.trace_autograd_ops = True
     return torch.compile(function)
 
@@ -950,7 +971,7 @@ def read_command_line() -> tuple[Args, dict]:
     unknown = saved.keys() - known
     if unknown:
         print(f"--resume {path}: has no use for its flags {', '.join(sorted(unknown))}")
-    never = {field for field in saved if field in ("resume", "track") or field.startswith("wandb")}
+    never = {"resume", "track", "wandb_project_name", "wandb_entity"}
     if imports:
         never.add("env_id")  # importing its module would run code
     taken = {flag: value for flag, value in saved.items() if flag in known - never}
@@ -981,9 +1002,6 @@ def check_flags(args: Args) -> None:
         fail("head_trainable", args.head_trainable, "needs --etf-head")
     if args.feature_activation == "relu" and args.etf_head:
         fail("feature_activation", args.feature_activation, "cannot align with --etf-head")
-    compiler = os.environ.get("CXX", "g++")  # as torch looks for it
-    if args.compile and shutil.which(compiler) is None:
-        fail("compile", args.compile, f"needs a C++ compiler, and there is no {compiler}")
     wandb = find_spec("wandb")  # a mere directory of that name has no origin
     if args.track and (wandb is None or wandb.origin is None):
         fail("track", args.track, "needs wandb: pip install wandb")
@@ -1157,11 +1175,12 @@ def evaluate(envs: VectorEnv, agent: Agent, episodes: int, seed: int) -> list[tu
     while len(results) < episodes:
         obs, _ = envs.reset(seed=environment_seed(-1 - seed, len(results)))
         policy = Policy(agent, obs)  # anew, as an edited one may remember
+        policy.prove()
         returns = np.zeros(envs.num_envs)
         lengths = np.zeros(envs.num_envs, np.int64)
         running = np.ones(envs.num_envs, np.bool_)
         while running.any() and lengths.max() < 27_000:
-            actions = policy.agent_logits(obs).argmax(axis=-1) + envs.single_action_space.start
+            actions = policy(obs).argmax(axis=-1) + envs.single_action_space.start
             obs, rewards, terminated, truncated, _ = envs.step(actions)
             returns += np.where(running, rewards, 0)
             lengths += running
@@ -1181,12 +1200,13 @@ class Run:
         self.global_step = checkpoint.get("global_step", 0)
         self.recent = checkpoint.get("recent", [])  # returns of the last 100 episodes
         self.collapse = checkpoint.get("collapse", [])  # all measurements
-        self.episodes = []  # that ended in this iteration
+        self.extra = checkpoint.get("extra", {})  # what else a script wants to find again
+        self.episodes = []  # that ended since the last entry in the log
         self.start = time.monotonic() - checkpoint.get("seconds", 0.0)
         self.next_line = 0.0  # the seconds at which progress is printed again
         self.training = False
         self.signal = 0  # that asked the run to stop
-        self.has_skipped = False  # minibatches, and said so
+        self.has_skipped = False  # steps of the optimizer, and said so
         self.bar = None
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self.on_signal)
@@ -1198,11 +1218,14 @@ class Run:
         self.optimizer = optimizer
         if self.resumed:
             kind = self.resumed["optimizer_kind"]
+            groups = [dict(group) for group in optimizer.param_groups]
             if kind != type(optimizer).__name__:
                 fail("resume", self.args.resume, f"has a state of {kind}, no other optimizer's")
             try:
                 agent.load_state_dict(self.resumed["agent"])
                 optimizer.load_state_dict(self.resumed["optimizer"])
+                for group, options in zip(optimizer.param_groups, groups):
+                    group.update(options)  # as flags given now say, and torch's would not
                 set_random_state(self.resumed["random"])
             except Exception as error:  # of the agent or of any optimizer
                 fail("resume", self.args.resume, f"does not fit this script: {error}")
@@ -1334,24 +1357,30 @@ class Run:
             step = self.global_step + episode.steps
             numbers = f"{step},{episode.episode_return},{episode.length},{seconds:.2f}"
             self.episodes_csv.write(numbers + "\n")
-        self.episodes = episodes
+        self.episodes += episodes
         self.recent = (self.recent + [episode.episode_return for episode in episodes])[-100:]
 
+    def logs_now(self) -> bool:
+        return self.iteration % self.args.log_every == 0 or self.is_done()
+
     def log_losses(self, losses: dict[str, float]) -> None:
-        """Log the results of an update. Gives up if one is not finite, and says so, once, if
-        minibatches were skipped."""
+        """Log the results of an update. Gives up if one is not finite, and says so, once, if steps
+        of the optimizer were skipped."""
         numbers = losses.items()
         broken = [f"{name} is {value}" for name, value in numbers if not math.isfinite(value)]
         if broken:
             self.give_up(", ".join(broken))
-        skipped = losses.get("skipped_minibatches", 0)
+        skipped = losses.get("skipped_steps", 0)
         if skipped > 0 and not self.has_skipped:
             self.has_skipped = True
-            self.say(f"iteration {self.iteration}: {skipped} minibatches had too few valid rows")
+            self.say(f"iteration {self.iteration}: {skipped} steps skipped that teach nothing")
         self.log("losses", losses)
 
     def log(self, group: str, scalars: dict[str, float]) -> None:
-        """Log scalars to TensorBoard; those that are undefined (NaN) are left out."""
+        """Log scalars to TensorBoard, charts and losses every `log_every` iterations and at the
+        end; those that are undefined (NaN) are left out."""
+        if group in ("charts", "losses") and not self.logs_now():
+            return
         for name, value in scalars.items():
             if math.isfinite(value):
                 self.writer.add_scalar(f"{group}/{name}", value, self.global_step)
@@ -1362,14 +1391,15 @@ class Run:
         self.log("collapse", metrics)
 
     def end_iteration(self) -> None:
-        """Log speed and the means over this iteration's episodes, save now and then, and show
+        """Log speed and the means over the latest episodes, save now and then, and show
         progress."""
         seconds = time.monotonic() - self.start
         speed = self.global_step / seconds
         self.log("charts", {"SPS": speed})
-        if self.episodes:
+        if self.episodes and self.logs_now():
             _, episode_return, length = np.mean(self.episodes, axis=0)
             self.log("charts", {"episodic_return": episode_return, "episodic_length": length})
+            self.episodes = []
         if self.iteration % self.args.checkpoint_every == 0 or self.is_done():
             self.save()
 
@@ -1400,6 +1430,7 @@ class Run:
             "seconds": time.monotonic() - self.start,
             "recent": self.recent,
             "collapse": self.collapse,
+            "extra": self.extra,
             "log_sizes": {log.name: log.stat().st_size for log in self.logs()},
         }
         save(self.path / "checkpoint.pt", state)

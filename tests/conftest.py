@@ -19,9 +19,7 @@ if not (shutil.which("slurmctld") and shutil.which("munged") and os.geteuid() ==
 if not shutil.which("chromium"):
     MISSING["test_browser.py"] = "needs Debian's chromium"
 collect_ignore = [*MISSING]
-NEW_FORM = ["ppo_acpg"]  # in two halves, split by the line PLUMBING; the others follow
-OLD_FORM = ["reinforce_acpg", "a2c_acpg", "trpo_acpg"]
-SCRIPTS = [*NEW_FORM, *OLD_FORM]
+SCRIPTS = ["ppo_acpg", "reinforce_acpg", "a2c_acpg", "trpo_acpg"]
 # Flags for iterations of a few steps.
 SHORT = {
     "ppo_acpg": ("--num-steps", 8),

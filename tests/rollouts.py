@@ -3,8 +3,7 @@
 from types import ModuleType
 
 import torch
-
-from a2c_acpg import Rollout
+from torch import Tensor, nn
 
 
 def make_agent(script: ModuleType, **flags) -> tuple:
@@ -14,9 +13,22 @@ def make_agent(script: ModuleType, **flags) -> tuple:
     return script.Agent((5,), 3, args), args
 
 
-def random_rollout(filler=0.0, num_steps=16, num_envs=4, num_actions=3) -> Rollout:
-    """A rollout of vectors of size 5 with terminations, truncations and the invalid rows after them, one of them the first.
-    `filler` stands wherever nothing must look: rewards of invalid rows, and their observations unless bootstrapped from."""
+def collect(script: ModuleType, envs, policy, obs, args) -> tuple:
+    """A rollout from these first observations on; REINFORCE's begins with a reset of its own."""
+    if hasattr(script, "collect_episodes"):
+        rollout, _, _ = script.collect_episodes(envs, policy, args)
+    else:
+        rollout, _ = script.collect(envs, policy, script.EnvState(obs), args)
+    return rollout
+
+
+def random_columns(
+    filler: float = 0.0, num_steps: int = 16, num_envs: int = 4, num_actions: int = 3
+) -> tuple[Tensor, ...]:
+    """Observations, actions, rewards, terminated, ended and valid of a rollout of vectors of size 5
+    with terminations, truncations and the invalid rows after them, one of them the first. `filler`
+    stands wherever nothing must look: rewards of invalid rows, and their observations unless
+    bootstrapped from."""
     generator = torch.Generator().manual_seed(0)
     ended = torch.rand(num_steps, num_envs, generator=generator) < 0.3
     for t in range(1, num_steps):
@@ -30,4 +42,16 @@ def random_rollout(filler=0.0, num_steps=16, num_envs=4, num_actions=3) -> Rollo
     rewards[~valid] = filler
     obs[1:][terminated] = filler
     obs[0][~valid[0]] = filler
-    return Rollout(obs, actions, rewards, terminated, ended, valid)
+    return obs, actions, rewards, terminated, ended, valid
+
+
+def random_rollout(script: ModuleType, agent: nn.Module, filler: float = 0.0) -> tuple:
+    """The columns as the Rollout of `script`, with the agent's logits, and `filler` for those of
+    invalid rows."""
+    obs, *columns = random_columns(filler)
+    valid = columns[-1]
+    with torch.no_grad():
+        _, logits = agent(obs[:-1].nan_to_num().flatten(0, 1))
+    logits = logits.view(*valid.shape, -1)
+    logits[~valid] = filler
+    return script.Rollout(obs, logits, *columns)

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 import ppo_atari_acpg as script
-from tests.test_errors import refused
-from tests.test_runs import deterministic
+from tests.test_life import deterministic
+from tests.test_refusals import refused
 
 BACKENDS = ["envpool", "ale"]
 SMALL = ("--num-envs", 2, "--num-steps", 8, "--num-threads", 1, "--collapse-every", 1)

@@ -13,9 +13,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.conftest import NEW_FORM, each_of
-
-script = each_of(NEW_FORM)
 MARK = "# PLUMBING"
 STATEMENTS = (ast.Assign, ast.AugAssign, ast.AnnAssign, ast.Return, ast.Expr, ast.Raise, ast.If)
 
@@ -89,7 +86,8 @@ def test_two_halves_and_a_loop_that_shows_the_algorithm(script):
     text = text_of(script)
     upper, _ = halves(text)
     names = {node.name for node in ast.parse(upper).body if hasattr(node, "name")}
-    assert {"Args", "make_head", "Backbone", "Agent", "collect", "train"} <= names
+    assert {"Args", "make_head", "Backbone", "Agent", "Rollout", "train"} <= names
+    assert names & {"collect", "collect_episodes"}
     (train,) = (node for node in ast.parse(upper).body if getattr(node, "name", "") == "train")
     (loop,) = (node for node in train.body if isinstance(node, ast.While))
     assert loop.end_lineno - loop.lineno <= 32
@@ -104,9 +102,10 @@ def test_a_script_stands_alone(script):
 
 def test_what_the_first_docstring_says_to_edit_is_there(script):
     names = re.findall(
-        r"\b(make_head|Backbone|Agent|\w+_loss|collect|train|LIMITS)\b", script.__doc__
+        r"\b(make_head|Backbone|Agent|\w+_loss|surrogate_and_kl|collect\w*|train|LIMITS)\b",
+        script.__doc__.split("What to edit")[1],
     )
-    assert {"make_head", "Backbone", "collect", "train", "LIMITS"} <= set(names)
+    assert {"make_head", "Backbone", "train", "LIMITS"} <= set(names)
     assert all(hasattr(script, name) for name in names)
 
 
@@ -173,8 +172,9 @@ def test_a_copy_with_new_flags_and_another_name_goes_on_from_the_original(
     if where == "Args":
         last = '"""All flags. One that is added here, and not to a group above, works too."""\n'
     else:
-        last = '"""The environment, and PPO\'s hyper-parameters."""\n'
-    copy = copied(script, tmp_path, (last, last + NEW_FLAGS))
+        last = '    env_id: str = "CartPole-v1"\n'
+    new_text = last + NEW_FLAGS if where == "Args" else NEW_FLAGS[1:] + last
+    copy = copied(script, tmp_path, (last, new_text))
     new = "--warmup-steps 0 --bonus -2.5 --schedule cosine --note hello --verbose --limit 3"
     done = run(
         copy, "--resume", original.path / "checkpoint.pt", "--total-timesteps", 1200, *new.split()
@@ -203,45 +203,70 @@ def test_args_may_change_a_default_and_be_annotated_by_text(script, tmp_path):
     done = run(copy, "--total-timesteps", 600, "--eval-episodes", 0, "--notes", "a", "b")
     assert done.returncode == 0, done.stderr
     args = json.loads(Path(tmp_path, done.stdout.splitlines()[-1], "args.json").read_text())
-    assert (args["gamma"], args["notes"], args["gae_lambda"]) == (0.9, ["a", "b"], 0.95)
+    assert (args["gamma"], args["notes"], args["seed"]) == (0.9, ["a", "b"], 1)
 
 
 def test_a_checkpoint_with_flags_that_are_gone_says_so(script, tmp_path, launch):
     run_dir = launch(script, "--total-timesteps", 600).path
-    vf_coef = '    vf_coef: float = 0.5\n    """the coefficient of the value loss"""\n'
-    copy = copied(
-        script, tmp_path, (vf_coef, ""), ("args.vf_coef * value_loss", "0.5 * value_loss")
-    )
+    collapse_every = re.search(
+        r'    collapse_every: int = \d+\n    """[^"]+"""\n', text_of(script)
+    )[0]
+    limit = '    "collapse_every": (1, math.inf),\n'
+    copy = copied(script, tmp_path, (collapse_every, ""), (limit, ""), ("args.collapse_every", "7"))
     done = run(copy, "--resume", run_dir / "checkpoint.pt", "--total-timesteps", 1200)
     assert done.returncode == 0, done.stderr
-    assert "vf_coef" in done.stdout.splitlines()[0]
+    assert "collapse_every" in done.stdout.splitlines()[0]
 
 
 @pytest.mark.parametrize("flags", [(), ("--compile",)])
 def test_another_optimizer_is_one_line(script, tmp_path, flags):
-    adam = "Adam(theta, args.learning_rate, args.adam_eps)"
-    adamw = "torch.optim.AdamW(agent.parameters(), lr=args.learning_rate, eps=args.adam_eps)"
-    copy = copied(script, tmp_path, (adam, adamw))
+    (own,) = re.findall(r"    optimizer = (\w+\(.*\))\n", text_of(script))
+    parameters = "[critic_theta]" if "critic_theta" in own else "agent.parameters()"
+    adamw = f"torch.optim.AdamW({parameters}, lr=args.learning_rate, eps=1e-5)"
+    copy = copied(script, tmp_path, (own, adamw))
     done = run(copy, "--total-timesteps", 20_000, *flags)
     assert done.returncode == 0, done.stderr
     run_dir = Path(tmp_path, done.stdout.splitlines()[-1])
     done = run(copy, "--resume", run_dir / "checkpoint.pt", "--total-timesteps", 21_000)
     assert done.returncode == 0, done.stderr
     returns = [float(line.split(",")[1]) for line in open(run_dir / "episodes.csv").readlines()[1:]]
-    assert sum(returns[:50]) / 50 < 40 < sum(returns[-20:]) / 20
+    assert sum(returns[:50]) / 50 < 40 < sum(returns[-10:]) / 10
+
+
+def test_an_optimizer_s_options_are_the_flags_that_resume_it(script, launch, monkeypatch):
+    """Where torch's own would keep those that were saved."""
+    decays = []
+
+    def adamw(theta, lr, *_):
+        optimizers.append(torch.optim.AdamW([theta], lr=lr, weight_decay=decays[-1]))
+        return optimizers[-1]
+
+    optimizers = []
+    own = "RMSprop" if hasattr(script, "RMSprop") else "Adam"
+    monkeypatch.setattr(script, own, adamw)
+    decays.append(0.25)
+    run_dir = launch(script, "--total-timesteps", 600, "--eval-episodes", 0).path
+    decays.append(0.5)
+    flags = ("--total-timesteps", 1200, "--eval-episodes", 0)
+    launch(script, "--resume", run_dir / "checkpoint.pt", *flags)
+    (group,) = optimizers[1].param_groups
+    assert group["weight_decay"] == 0.5
+    (moments,) = optimizers[1].state_dict()["state"].values()
+    assert moments["step"] > len(range(600, 1200, 512))
 
 
 def test_the_learning_rates_of_all_groups_are_annealed(script, launch, monkeypatch):
     """Of a second learning rate for the critic, here."""
     optimizers = []
 
-    def two_groups(theta, lr, eps):
+    def two_groups(theta, lr, *_):
         cut = len(theta) // 2
         halves = [{"params": [theta[:cut]], "lr": lr}, {"params": [theta[cut:]], "lr": 4 * lr}]
         optimizers.append(torch.optim.SGD(halves))
         return optimizers[0]
 
-    monkeypatch.setattr(script, "Adam", two_groups)
+    own = "RMSprop" if hasattr(script, "RMSprop") else "Adam"
+    monkeypatch.setattr(script, own, two_groups)
     launch(script, "--total-timesteps", 4000, "--learning-rate", 0.01)
     first, second = (group["lr"] for group in optimizers[0].param_groups)
     assert second == pytest.approx(4 * first) and 0 < first < 0.002

@@ -5,9 +5,8 @@ import pytest
 import torch
 from torch import nn
 
-from tests.conftest import NEW_FORM, each_of
+from tests import rollouts
 
-script = each_of(NEW_FORM)
 HEADS = [
     {},
     {"head_std": 2.0},
@@ -85,24 +84,25 @@ def first_obs(script, num_envs=4):
 
 
 def parts(script, **flags):
-    """Environments, their state, an agent with logits that matter, and its policy."""
+    """Flags, environments, their first observations, and an agent with logits that matter."""
     torch.manual_seed(0)
-    args = script.Args(**flags)
+    args = script.Args(num_envs=4, **flags)
     envs, obs = first_obs(script)
     agent = script.make_agent(envs, args)
     nn.init.normal_(agent.head.weight)
-    return args, envs, script.EnvState(obs), agent
+    return args, envs, obs, agent
 
 
 @pytest.mark.parametrize("edit", [None, *EDITS])
 def test_the_logits_that_act_are_the_network_s(script, edit):
-    args, envs, state, agent = parts(script)
+    args, envs, obs, agent = parts(script)
     if edit is not None:
         edit(agent)
-    policy = script.Policy(agent, state.obs)
+    policy = script.Policy(agent, obs)
+    policy.prove()
     assert bool(policy.numpy_layers) == (edit in (None, third_layer, two_layers))
-    rollout, _ = script.collect(envs, policy, state, args)
-    policy.prove(rollout)
+    rollout = rollouts.collect(script, envs, policy, obs, args)
+    policy.prove()
     assert bool(policy.numpy_layers) == (edit in (None, third_layer, two_layers))
     with torch.no_grad():
         _, logits = agent(rollout.obs[:-1].flatten(0, 1))
@@ -110,34 +110,90 @@ def test_the_logits_that_act_are_the_network_s(script, edit):
 
 
 def test_a_policy_that_is_not_the_same_twice_acts_by_itself(script):
-    _, _, state, agent = parts(script)
+    _, _, obs, agent = parts(script)
     dropout(agent)
-    assert not script.Policy(agent, state.obs).numpy_layers
+    assert not script.Policy(agent, obs).numpy_layers
 
 
 def test_a_network_with_noise_acts_by_itself(script):
-    _, _, state, agent = parts(script)
+    _, _, obs, agent = parts(script)
     agent.head.register_forward_hook(lambda module, _, logits: logits + torch.randn_like(logits))
-    assert not script.Policy(agent, state.obs).numpy_layers
+    policy = script.Policy(agent, obs)
+    policy.prove()
+    assert not policy.numpy_layers
 
 
 def test_a_difference_that_is_learned_is_noticed(script):
     """A temperature that starts at 1."""
-    _, _, state, agent = parts(script)
+    _, _, obs, agent = parts(script)
     log_temperature = torch.zeros(())
     agent.head.register_forward_hook(lambda module, _, logits: logits * log_temperature.exp())
-    policy = script.Policy(agent, state.obs)
-    log_temperature += 0.01
+    policy = script.Policy(agent, obs)
+    policy.prove()
     assert policy.numpy_layers
-    policy.compare(state.obs, policy(state.obs))
+    log_temperature += 0.01
+    policy.prove()
     assert not policy.numpy_layers
 
 
+def test_a_difference_for_few_observations_is_noticed_when_one_was_seen(script):
+    """An action that is masked where an observation says so, exactly."""
+    _, _, obs, agent = parts(script)
+    base = agent.forward
+
+    def masked(obs):
+        features, logits = base(obs)
+        return features, logits.masked_fill(obs[:, :1] == 0.125, -1e9)
+
+    agent.forward = masked
+    policy = script.Policy(agent, obs)
+    policy.prove()
+    assert policy.numpy_layers
+    rare = obs.copy()
+    rare[2, 0] = 0.125
+    for k in range(8):
+        policy(rare if k == 7 else obs)
+    policy.prove()
+    assert not policy.numpy_layers
+
+
+def test_an_action_masked_by_the_observation_is_noticed_at_once(script):
+    _, _, obs, agent = parts(script)
+    base = agent.forward
+
+    def masked(obs):
+        features, logits = base(obs)
+        return features, logits.masked_fill(obs[:, :2] == 0, -1e9)
+
+    agent.forward = masked
+    policy = script.Policy(agent, obs)
+    policy.prove()
+    assert not policy.numpy_layers
+
+
+def test_greedy_episodes_act_through_the_policy_and_its_memory(script, monkeypatch):
+    """As rollouts do, so that an edit of Policy is not lost on them."""
+    args, envs, _, agent = parts(script)
+    calls = []
+
+    def remembering(policy, obs):
+        policy.steps = getattr(policy, "steps", 0) + 1
+        calls.append(policy.steps)
+        return np.stack([np.zeros(4), np.full(4, policy.steps % 2 - 0.5)], axis=1)
+
+    monkeypatch.setattr(script.Policy, "__call__", remembering)
+    results = script.evaluate(envs, agent, 8, args.seed)
+    longest = max(length for _, length in results)
+    assert len(results) == 8 and max(calls) == longest
+    assert calls.count(1) == 2  # anew after each reset
+    assert longest > 15  # left and right in turn, which no state of the agent's says
+
+
 def test_observations_that_are_not_finite_prove_nothing(script):
-    _, _, state, agent = parts(script)
-    state.obs[0] = np.nan
-    policy = script.Policy(agent, state.obs)
-    policy.compare(state.obs, policy(state.obs))
+    _, _, obs, agent = parts(script)
+    obs[0] = np.nan
+    policy = script.Policy(agent, obs)
+    policy.prove()
     assert policy.numpy_layers
 
 
@@ -151,6 +207,7 @@ def test_the_policy_is_the_network_s_and_follows_its_parameters(script, flags, d
     rng = np.random.default_rng(0)
     obs = np.zeros((8, 5), dtype)  # which no scale changes
     policy = script.Policy(agent, obs)
+    policy.prove()
     plain = dtype != np.uint8 and not {"feature_norm", "feature_activation"} & flags.keys()
     assert bool(policy.numpy_layers) == plain
     theta += 0.1  # as an optimizer does it
@@ -162,6 +219,7 @@ def test_the_policy_is_the_network_s_and_follows_its_parameters(script, flags, d
 
 def test_no_edit_of_the_network_trains_a_policy_that_does_not_act(script, launch, monkeypatch):
     """The README's own example, a cosine head, on CartPole: it learns as the original does."""
+    steps = 80_000 if script.__name__ == "a2c_acpg" else 40_000
     final = {}
     make_head = script.make_head
     for name, head in {
@@ -170,7 +228,7 @@ def test_no_edit_of_the_network_trains_a_policy_that_does_not_act(script, launch
         "temperature": lambda *args: Scaled(make_head(*args), lambda logits: logits / 0.5),
     }.items():
         monkeypatch.setattr(script, "make_head", head)
-        final[name] = launch(script, "--total-timesteps", 40_000).final_return()
+        final[name] = launch(script, "--total-timesteps", steps).final_return()
     assert min(final.values()) > 120, final
 
 
@@ -182,7 +240,8 @@ def test_heads_share_backbone_critic_value_layer_and_all_that_is_drawn_later(scr
         agent = script.Agent((4,), 3, args)
         weights = {name: v for name, v in agent.state_dict().items() if "head." not in name}
         shared.append([*weights.values(), torch.rand(5), torch.randperm(9)])
-    assert len(shared[0]) == 4 + 4 + 2 + 2
+    with_critic = hasattr(agent, "value_layer")
+    assert len(shared[0]) == 4 + (4 + 2) * with_critic + 2
     for others in shared[1:]:
         assert all(torch.equal(first, other) for first, other in zip(shared[0], others))
 
@@ -196,8 +255,8 @@ def test_heads_share_the_first_environments_noise_and_minibatches(script):
         envs = script.make_envs("CartPole-v1", args.num_envs)
         script.make_agent(envs, args)
         obs, _ = envs.reset(seed=script.environment_seed(args.seed))
-        blind = lambda obs: np.zeros((4, 2), np.float32)  # noqa: E731
-        rollout, _ = script.collect(envs, blind, script.EnvState(obs), args)
+        blind = lambda obs: np.zeros((len(obs), 2), np.float32)  # noqa: E731
+        rollout = rollouts.collect(script, envs, blind, obs, args)
         seen.append([rollout.obs, rollout.actions, torch.randperm(512)])
     for others in seen[1:]:
         assert all(torch.equal(first, other) for first, other in zip(seen[0], others))
@@ -208,11 +267,12 @@ def test_feature_dim_narrows_the_actor_s_last_layer_alone(script, shape):
     wide, narrow = (script.Agent(shape, 4, script.Args(feature_dim=d)) for d in (None, 3))
     hidden = 64 if len(shape) == 1 else 128
     assert (wide.actor.feature_dim, narrow.actor.feature_dim) == (hidden, 3)
-    assert narrow.value_layer.weight.shape == wide.value_layer.weight.shape == (1, hidden)
     assert narrow.head.weight.shape == (4, 3)
-    obs = torch.rand(6, *shape)
-    features, _ = narrow(obs)
-    assert features.shape == (6, 3) and narrow.value(obs, features).shape == (6,)
+    features, _ = narrow(torch.rand(6, *shape))
+    assert features.shape == (6, 3)
+    if narrow.critic is None:
+        return
+    assert narrow.value_layer.weight.shape == wide.value_layer.weight.shape == (1, hidden)
     own = narrow.critic.layers if wide.critic is None else wide.critic.layers
     assert [p.shape for p in own.parameters()] == [
         p.shape for p in narrow.critic.layers.parameters()
@@ -225,13 +285,18 @@ def test_feature_dim_narrows_the_actor_s_last_layer_alone(script, shape):
 
 @pytest.mark.parametrize("epsilon", [0.0, 1e-50, 1e-12, 0.3, 1.0])
 def test_actions_are_drawn_from_the_mixture_that_learns(script, epsilon):
-    envs = script.make_envs("CartPole-v1", 1)
+    """In many environments rather than for many steps, as REINFORCE's rollouts end with episodes."""
+    envs = script.make_envs("CartPole-v1", 2000)
     torch.manual_seed(0)
-    args = script.Args(num_envs=1, num_steps=20000, epsilon=epsilon)
+    args = script.Args(num_envs=2000, epsilon=epsilon)
+    args.num_steps = 10
+    args.episodes_per_update = 2000
     logits = torch.tensor([1.0, -0.5])
-    state = script.EnvState(envs.reset(seed=0)[0])
-    rollout, _ = script.collect(envs, lambda obs: logits[None].numpy(), state, args)
-    drawn = torch.bincount(rollout.actions.flatten()) / 20000
+    alike = lambda obs: logits.expand(2000, 2).numpy()  # noqa: E731
+    obs, _ = envs.reset(seed=0)
+    rollout = rollouts.collect(script, envs, alike, obs, args)
+    actions = rollout.actions[:10].flatten()
+    drawn = torch.bincount(actions) / 20000
     expected = script.behaviour_log_probs(logits.log_softmax(dim=-1), epsilon).exp()
     torch.testing.assert_close(drawn, expected, atol=0.015, rtol=0)
 

@@ -18,13 +18,7 @@ def make_agent(**flags) -> tuple[ppo_acpg.Agent, ppo_acpg.Args]:
 
 
 def random_rollout(agent: ppo_acpg.Agent, filler: float = 0.0) -> Rollout:
-    """tests/rollouts.py's, with the agent's logits, and `filler` for those of invalid rows."""
-    obs, *columns = rollouts.random_rollout(filler)
-    valid = columns[-1]
-    with torch.no_grad():
-        logits = agent(obs[:-1].nan_to_num().flatten(0, 1))[1].view(*valid.shape, -1)
-    logits[~valid] = filler
-    return Rollout(obs, logits, *columns)
+    return rollouts.random_rollout(ppo_acpg, agent, filler)
 
 
 def copies(batch: Batch) -> Batch:
@@ -156,7 +150,7 @@ def test_update_visits_every_row_once_per_epoch_and_reports_the_means():
     assert torch.equal(epochs.sort(dim=1).values, torch.arange(64).expand(3, 64))
     assert not torch.equal(epochs[0], epochs[1])
     assert stats["loss"] == pytest.approx(np.mean(losses))
-    assert stats["skipped_minibatches"] == 0
+    assert stats["skipped_steps"] == 0
 
 
 @pytest.mark.parametrize(("norm_adv", "needed"), [(True, 2), (False, 1)])
@@ -171,7 +165,7 @@ def test_minibatches_of_too_few_valid_rows_move_nothing(norm_adv, needed):
         losses = update(agent, theta, loss_gradient, optimizer, batch._replace(valid=valid), args)
         moved = count >= needed
         assert torch.equal(theta, before) != moved
-        assert losses["skipped_minibatches"] == (0 if moved else 4)
+        assert losses["skipped_steps"] == (0 if moved else 4)
         assert ("policy_loss" in losses) == moved
 
 

@@ -2,14 +2,13 @@
 
 import subprocess
 import sys
+from dataclasses import fields
 from importlib import import_module
 
 import pytest
 
-from tests.conftest import NEW_FORM, each_of
-from tests.test_errors import is_known, refused
+from tests.conftest import SCRIPTS
 
-script = each_of(NEW_FORM)
 BAD = {
     "--env-id CartPol-v1": "CartPole",
     "--env-id benchmark.envs:MinAtar/Brekout-v1": "Breakout",
@@ -26,7 +25,7 @@ BAD = {
     "--backbone cnn": "needs images of at least 3x3 pixels",
     "--num-minibatches 7": "must divide num_envs * num_steps",
     "--num-minibatches 512": "minibatches of one row",
-    "--num-steps 1000000 --num-envs 65536 --num-minibatches 1": "to learn from a rollout takes",
+    "--num-steps 1000000 --num-envs 65536": "to learn from a rollout takes",
     "--head-frame random": "needs --etf-head",
     "--head-trainable": "needs --etf-head",
     "--feature-activation relu --etf-head": "cannot align with --etf-head",
@@ -54,9 +53,24 @@ BAD |= {flags.strip(): "must lie in [" for line in OUTSIDE.split("\n") for flags
 BAD.pop("")
 
 
+def refused(launch, script, capsys, *flags) -> str:
+    """The one line of an exit with code 2."""
+    with pytest.raises(SystemExit) as exit:
+        launch(script, *flags)
+    assert exit.value.code == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    return line
+
+
+def is_known(script: str, flag: str) -> bool:
+    return flag.removeprefix("--").replace("-", "_") in {
+        field.name for field in fields(import_module(script).Args)
+    }
+
+
 @pytest.mark.parametrize(
     ("script", "flags"),
-    [(name, flags) for name in NEW_FORM for flags in BAD if is_known(name, flags.split()[0])],
+    [(name, flags) for name in SCRIPTS for flags in BAD if is_known(name, flags.split()[0])],
     indirect=["script"],
 )
 def test_bad_flags(script, launch, capsys, tmp_path, flags):

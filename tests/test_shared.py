@@ -1,73 +1,77 @@
-"""What several scripts of the former form share is the same text in each of them, so that a correction cannot miss one."""
+"""What several scripts share is the same text in each of them, so that a correction cannot miss one."""
 
 import ast
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import OLD_FORM
+from tests.conftest import SCRIPTS
+from tests.test_form import halves
 
-ALL = "simplex_etf layer_init make_head Backbone behaviour_log_probs frame_metrics collapse_metrics Rollout make_policy gae"
-SHARED = {name: OLD_FORM for name in f"{ALL} fail make_envs save load evaluate main".split()}
-SHARED["collect"] = [
-    script for script in OLD_FORM if script != "reinforce_acpg"
-]  # which plays whole episodes
-ATARI = "ppo_atari_acpg"  # its network, rollout and environments are its own
-COMMON = (
-    "simplex_etf",
-    "layer_init",
-    "make_head",
-    "behaviour_log_probs",
-    "frame_metrics",
-    "collapse_metrics",
-    "gae",
+ALL = (
+    *("HeadArgs", "Args", "simplex_etf", "layer_init", "make_head", "channel_axis", "is_image"),
+    *("Backbone", "behaviour_log_probs", "frame_metrics", "collapse_metrics", "measure_collapse"),
+    *("Episode", "gae", "trainable_parameters", "flatten_parameters", "check_flattened"),
 )
-SHARED |= {name: [*OLD_FORM, ATARI] for name in (*COMMON, "fail", "save", "load", "evaluate")}
-OWN = {"Args", "Agent", "check_args", "train"}
+STEPS = ("ppo_acpg", "a2c_acpg", "trpo_acpg")  # whose rollouts have a fixed number of steps
+SHARED = {name: SCRIPTS for name in ALL}
+SHARED |= {name: STEPS for name in ("Rollout", "EnvState", "collect")}
+SHARED |= {"Adam": ("ppo_acpg", "trpo_acpg", "reinforce_acpg")}
+SHARED |= {name: ("ppo_acpg", "a2c_acpg") for name in ("Agent", "make_batch")}
+SHARED |= {"explained_variance": ("ppo_acpg", "a2c_acpg")}
+SHARED |= {"RunArgs": ("ppo_acpg", "reinforce_acpg")}
+SHARED |= {"check_combinations": ("a2c_acpg", "trpo_acpg")}
+ALSO_SHARED = {
+    name: ("trpo_acpg", "reinforce_acpg") for name in ("normalize", "explained_variance")
+}
 
 
-def definitions(script: str) -> dict[str, str]:
+def definitions(text: str) -> dict[str, str]:
     """Text of a script's functions and classes, decorators included."""
-    text = Path(f"{script}.py").read_text()
     lines = text.splitlines()
-    nodes = [
-        node for node in ast.parse(text).body if isinstance(node, ast.FunctionDef | ast.ClassDef)
-    ]
-    starts = {
-        node.name: min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
-        for node in nodes
-    }
-    return {node.name: "\n".join(lines[starts[node.name] - 1 : node.end_lineno]) for node in nodes}
+    kinds = ast.FunctionDef | ast.ClassDef
+    found = {}
+    for node in ast.parse(text).body:
+        if isinstance(node, kinds):
+            start = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
+            found[node.name] = "\n".join(lines[start - 1 : node.end_lineno])
+    return found
 
 
-@pytest.mark.parametrize("name", SHARED)
-def test_shared_definitions_are_the_same_text(name):
-    assert len({definitions(script)[name] for script in SHARED[name]}) == 1
+def upper_definitions(script: str) -> dict[str, str]:
+    upper, _ = halves(Path(f"{script}.py").read_text())
+    return definitions(upper)
 
 
-@pytest.mark.parametrize("script", [*OLD_FORM, ATARI])
-def test_what_is_not_shared_is_the_scripts_own(script):
+@pytest.mark.parametrize(("name", "scripts"), [*SHARED.items(), *ALSO_SHARED.items()])
+def test_shared_definitions_are_the_same_text(name, scripts):
+    assert len({upper_definitions(script)[name] for script in scripts}) == 1
+
+
+def test_what_is_below_the_line_is_the_same_text():
+    assert len({halves(Path(f"{script}.py").read_text())[1] for script in SCRIPTS}) == 1
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_what_is_not_shared_is_the_script_s_own(script):
     """A definition that two scripts happen to have in common belongs in the list above."""
-    for other in {*OLD_FORM, ATARI} - {script}:
-        theirs = definitions(other)
-        same = {name for name, text in definitions(script).items() if theirs.get(name) == text}
-        assert same <= set(SHARED) | OWN
+    ours = upper_definitions(script)
+    for other in {*SCRIPTS} - {script}:
+        theirs = upper_definitions(other)
+        same = {name for name, text in ours.items() if theirs.get(name) == text}
+        listed = {
+            name
+            for table in (SHARED, ALSO_SHARED)
+            for name, scripts in table.items()
+            if {script, other} <= {*scripts}
+        }
+        assert same == listed
 
 
-@pytest.mark.parametrize("script", [*OLD_FORM, ATARI])
-def test_a_script_stands_alone_and_is_short(script):
-    text = Path(f"{script}.py").read_text()
-    assert len(text.splitlines()) <= 500
-    modules = [
-        node.module or "" for node in ast.walk(ast.parse(text)) if isinstance(node, ast.ImportFrom)
-    ]
-    modules += [
-        alias.name
-        for node in ast.walk(ast.parse(text))
-        if isinstance(node, ast.Import)
-        for alias in node.names
-    ]
-    assert not any(
-        module.endswith("_acpg") or module.split(".")[0] in ("benchmark", "tests")
-        for module in modules
-    )
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_the_flags_that_all_have_differ_in_their_defaults_alone(script):
+    def without_defaults(name: str) -> list[str]:
+        lines = upper_definitions(name)["RunArgs"].splitlines()
+        return [line.split(" = ")[0] for line in lines if '"""' not in line]
+
+    assert without_defaults(script) == without_defaults("ppo_acpg")

@@ -18,7 +18,7 @@ from pathlib import Path
 
 STAGES = {  # functions of the scripts; none of them calls another
     "rollout": ("collect", "collect_episodes"),
-    "learning": ("make_batch", "a2c_loss", "update", "policy_step", "fit_critic"),
+    "learning": ("make_batch", "update", "policy_step", "fit_critic"),
     "collapse": ("collapse_metrics",),
 }
 
