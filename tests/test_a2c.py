@@ -171,14 +171,14 @@ def test_at_epsilon_one_only_the_critic_learns():
     assert any((parameter.grad != 0).any() for parameter in agent.critic.parameters())
 
 
-def test_the_compiled_gradient_is_the_same(monkeypatch):
+def test_the_compiled_gradient_is_the_same():
     agent, args = make_agent()
     batch = make_batch(agent, random_rollout(agent), args)
-    monkeypatch.setattr("torch._dynamo.config.trace_autograd_ops", True)
-    expected, parts = loss_gradient(agent, batch, args)
-    gradient, compiled_parts = torch.compile(loss_gradient, fullgraph=True)(agent, batch, args)
-    torch.testing.assert_close(gradient, expected)
-    torch.testing.assert_close(compiled_parts, parts)
+    with torch._dynamo.config.patch(trace_autograd_ops=True):
+        expected, parts = loss_gradient(agent, batch, args)
+        gradient, compiled_parts = torch.compile(loss_gradient, fullgraph=True)(agent, batch, args)
+        torch.testing.assert_close(gradient, expected)
+        torch.testing.assert_close(compiled_parts, parts)
 
 
 def test_defaults_are_those_of_stable_baselines3():

@@ -273,14 +273,14 @@ def test_optimizers_of_torch_work_on_theta_and_on_the_agent_s_parameters(frozen,
         torch.testing.assert_close(ours.data, theirs.data, atol=1e-6, rtol=0)
 
 
-def test_the_compiled_gradient_is_the_same(monkeypatch):
+def test_the_compiled_gradient_is_the_same():
     agent, args = make_agent()
     batch = make_batch(agent, random_rollout(agent), args)
-    monkeypatch.setattr("torch._dynamo.config.trace_autograd_ops", True)
-    expected, parts = loss_gradient(agent, batch, args)
-    gradient, compiled_parts = torch.compile(loss_gradient, fullgraph=True)(agent, batch, args)
-    torch.testing.assert_close(gradient, expected)
-    torch.testing.assert_close(compiled_parts, parts)
+    with torch._dynamo.config.patch(trace_autograd_ops=True):
+        expected, parts = loss_gradient(agent, batch, args)
+        gradient, compiled_parts = torch.compile(loss_gradient, fullgraph=True)(agent, batch, args)
+        torch.testing.assert_close(gradient, expected)
+        torch.testing.assert_close(compiled_parts, parts)
 
 
 def test_tensors_move_with_the_agent(monkeypatch):

@@ -547,15 +547,15 @@ def test_long_gradients_are_scaled_down_to_their_bound_and_logged_as_they_were()
         assert parts["gradient_norm"] == norm
 
 
-def test_the_compiled_gradient_is_the_same_for_any_number_of_rows(monkeypatch):
+def test_the_compiled_gradient_is_the_same_for_any_number_of_rows():
     agent, args = make_agent(baseline="value")
-    monkeypatch.setattr("torch._dynamo.config.trace_autograd_ops", True)
-    compiled = torch.compile(loss_gradient, fullgraph=True)
-    for rows in (30, 7):
-        expected, parts = loss_gradient(agent, random_batch(rows), args)
-        gradient, compiled_parts = compiled(agent, random_batch(rows), args)
-        torch.testing.assert_close(gradient, expected)
-        torch.testing.assert_close(compiled_parts, parts)
+    with torch._dynamo.config.patch(trace_autograd_ops=True):
+        compiled = torch.compile(loss_gradient, fullgraph=True)
+        for rows in (30, 7):
+            expected, parts = loss_gradient(agent, random_batch(rows), args)
+            gradient, compiled_parts = compiled(agent, random_batch(rows), args)
+            torch.testing.assert_close(gradient, expected)
+            torch.testing.assert_close(compiled_parts, parts)
 
 
 def test_tensors_move_with_the_agent(monkeypatch):

@@ -405,13 +405,13 @@ def test_fitting_the_critic_visits_every_row_once_per_epoch_and_leaves_the_polic
     assert not torch.equal(critic_theta, critic_before)
 
 
-def test_the_compiled_gradient_of_the_critic_is_the_same(monkeypatch):
+def test_the_compiled_gradient_of_the_critic_is_the_same():
     agent, _, args = make_agent()
     batch = batch_for(agent, args)
-    monkeypatch.setattr("torch._dynamo.config.trace_autograd_ops", True)
-    expected = value_gradient(agent, batch.obs, batch.returns)
-    compiled = torch.compile(value_gradient, fullgraph=True)
-    torch.testing.assert_close(compiled(agent, batch.obs, batch.returns), expected)
+    with torch._dynamo.config.patch(trace_autograd_ops=True):
+        expected = value_gradient(agent, batch.obs, batch.returns)
+        compiled = torch.compile(value_gradient, fullgraph=True)
+        torch.testing.assert_close(compiled(agent, batch.obs, batch.returns), expected)
 
 
 def test_tensors_move_with_the_agent(monkeypatch):
