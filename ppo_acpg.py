@@ -363,7 +363,7 @@ class Agent(nn.Module):
     """Actor and critic: two MLPs, or one CNN under both, as in CleanRL's ppo.py and ppo_atari.py;
     but two CNNs with `--feature-dim`, so that it narrows the actor alone.
 
-    `agent(obs)` is the policy: what acts in `collect` is what learns in `ppo_loss`.
+    `agent(obs)` is the policy: what acts in `collect` is what learns in the loss.
     """
 
     def __init__(self, shape: tuple[int, ...], num_actions: int, args: Args):
@@ -804,10 +804,9 @@ def update(
     return results
 
 
-def explained_variance(batch: Batch) -> float:
-    """The share (at most 1) of the returns' variance that the values explain."""
-    returns = batch.returns[batch.valid]
-    errors = returns - batch.values[batch.valid]
+def explained_variance(returns: Tensor, values: Tensor) -> float:
+    """The share (at most 1) of the variance of returns (rows,) that values (rows,) explain."""
+    errors = returns - values
     return (1 - errors.var(correction=0) / returns.var(correction=0)).item()
 
 
@@ -835,7 +834,8 @@ def train(args: Args, envs: VectorEnv, agent: Agent, run: "Run") -> None:
         batch = make_batch(agent, rollout, args)
         losses = update(agent, theta, gradient_fn, optimizer, batch, args)
         run.log_losses(losses)
-        run.log("losses", {"explained_variance": explained_variance(batch)})
+        explained = explained_variance(batch.returns[batch.valid], batch.values[batch.valid])
+        run.log("losses", {"explained_variance": explained})
         run.log("charts", {"learning_rate": optimizer.param_groups[0]["lr"]})
         if run.iteration % args.collapse_every == 0 or run.is_done():
             run.log_collapse(measure_collapse(agent, batch.obs[batch.valid], args))

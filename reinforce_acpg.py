@@ -757,10 +757,10 @@ def update(
     return results
 
 
-def explained_variance(batch: Batch) -> float:
-    """The share (at most 1) of the returns' variance that the values explain."""
-    errors = batch.returns - batch.values
-    return (1 - errors.var(correction=0) / batch.returns.var(correction=0)).item()
+def explained_variance(returns: Tensor, values: Tensor) -> float:
+    """The share (at most 1) of the variance of returns (rows,) that values (rows,) explain."""
+    errors = returns - values
+    return (1 - errors.var(correction=0) / returns.var(correction=0)).item()
 
 
 def train(args: Args, envs: VectorEnv, agent: Agent, run: "Run") -> None:
@@ -794,7 +794,8 @@ def train(args: Args, envs: VectorEnv, agent: Agent, run: "Run") -> None:
         batch = make_batch(agent, rollout, args)
         run.log_losses(update(agent, theta, gradient_fn, optimizer, batch, args))
         if args.baseline == "value":
-            run.log("losses", {"explained_variance": explained_variance(batch)})
+            explained = explained_variance(batch.returns, batch.values)
+            run.log("losses", {"explained_variance": explained})
         run.log("charts", {"learning_rate": optimizer.param_groups[0]["lr"]})
         if run.iteration % args.collapse_every == 0 or run.is_done():
             run.log_collapse(measure_collapse(agent, batch.obs, args))

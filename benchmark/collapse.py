@@ -55,6 +55,7 @@ import matplotlib.pyplot as plt
 from matplotlib.animation import FuncAnimation, PillowWriter
 from matplotlib.lines import Line2D
 
+from benchmark.algorithms import ALGORITHMS
 from benchmark.collate import fail
 from benchmark.figure import HEADS
 
@@ -96,7 +97,7 @@ OWN_FLAGS = {"--seed", "--etf-head", "--no-etf-head", "--runs-dir", "--resume", 
 class Args:
     out: Path  # directory to write measures.csv and the pictures to
     env_id: str = "benchmark.envs:IdealCliffWalking-v0"  # any that the script can run
-    script: Literal["ppo_acpg", "reinforce_acpg", "a2c_acpg", "trpo_acpg"] = "ppo_acpg"
+    script: Literal[*ALGORITHMS] = "ppo_acpg"
     seeds: int = 10  # runs of each head
     checkpoint_every: int = 4  # the script's own iterations between two looks at a run (take more for A2C's, of 40 steps)
     runs: Path = Path("runs/collapse")  # where the runs are made and kept

@@ -8,6 +8,7 @@ from functools import cache
 
 import pandas as pd
 
+from benchmark.algorithms import ALGORITHMS
 from benchmark.collate import COUNTS
 from benchmark.comparisons import (
     COMPARED,
@@ -27,7 +28,7 @@ from benchmark.thresholds import plain_id
 from benchmark.verdicts import compare_paired, corrected, sign_p
 
 TABLE, STD_2, CONTROLS, HOURS = "table_1_small", "table_1_std_2", "controls_small", "table_1_hours"
-SCRIPTS = ("reinforce_acpg", "a2c_acpg", "ppo_acpg", "trpo_acpg")
+SCRIPTS = (*ALGORITHMS,)
 TASKS = ("CartPole-v1", "Acrobot-v1", "FrozenLake-v1", "IdealCliffWalking-v0")
 HEADS = {
     "linear": "learned head",

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from benchmark.algorithms import ALGORITHMS
 from benchmark.collate import COUNTS
 from benchmark.thresholds import threshold
 
@@ -152,7 +153,9 @@ def outcome(runs: pd.DataFrame, goal: float) -> str:
 def checks() -> str:
     """Outcomes of *_checks by script, task and head."""
     rows = []
-    for script in ("ppo", "a2c", "trpo", "reinforce"):
+    for script in (entry.name for entry in ALGORITHMS.values()):
+        if not (RESULTS / f"{script}_checks").exists():
+            continue
         steps = read(f"{script}_checks/curves.csv").groupby("env_id")["step"].max()
         tasks = read(f"{script}_checks/runs.csv").groupby("env_id")
         for task in [task for task in CHECKED if task in tasks.groups]:

@@ -13,22 +13,17 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from benchmark.algorithms import ALGORITHMS
+
 MISSING = {}  # test files that this machine cannot run, and why
 if not (shutil.which("slurmctld") and shutil.which("munged") and os.geteuid() == 0):
     MISSING["test_slurm.py"] = "needs root and Debian's slurm-wlm and munge"
 if not shutil.which("chromium"):
     MISSING["test_browser.py"] = "needs Debian's chromium"
 collect_ignore = [*MISSING]
-SCRIPTS = ["ppo_acpg", "reinforce_acpg", "a2c_acpg", "trpo_acpg"]
-# Flags for iterations of a few steps.
-SHORT = {
-    "ppo_acpg": ("--num-steps", 8),
-    "reinforce_acpg": ("--num-envs", 2, "--episodes-per-update", 2),
-    "a2c_acpg": (),
-    "trpo_acpg": ("--num-steps", 8),
-}
-# Flags for an entry in the log at every iteration.
-LOG_ALL = {"a2c_acpg": ("--log-every", 1)}
+SCRIPTS = [*ALGORITHMS]
+SHORT = {script: entry.short.split() for script, entry in ALGORITHMS.items()}
+LOG_ALL = {script: entry.log_all.split() for script, entry in ALGORITHMS.items()}
 
 
 def pytest_terminal_summary(terminalreporter) -> None:

@@ -7,18 +7,13 @@ import pytest
 import torch
 from scipy import stats
 
-# Probes are learned in some thousand steps; a constant learning rate so that values do not stop short of their limits.
-PROBE_FLAGS = {
-    "ppo_acpg": "--learning-rate 3e-3 --num-steps 32 --total-timesteps 12000",
-    "reinforce_acpg": "--learning-rate 3e-3 --baseline value --episodes-per-update 32 --total-timesteps 40000",
-    "a2c_acpg": "--learning-rate 1e-3 --total-timesteps 40000",
-    "trpo_acpg": "--learning-rate 3e-3 --num-steps 64 --total-timesteps 12000",
-}
+from benchmark.algorithms import ALGORITHMS
 
 
 def trained(script, launch, env_id, *flags):
-    """The agent that a run on a probe leaves behind."""
-    flags = (*PROBE_FLAGS[script.__name__].split(), *flags)
+    """The agent that a run on a probe leaves behind. Probes are learned in some thousand steps; at
+    a constant learning rate, so that values do not stop short of their limits."""
+    flags = (*ALGORITHMS[script.__name__].probe.split(), *flags)
     run = launch(script, "--env-id", f"tests.probes:{env_id}", "--no-anneal-lr", *flags)
     args = script.Args(**run.args)
     envs = script.make_envs(args.env_id, 1)
@@ -71,10 +66,7 @@ def test_termination_does_not(script, launch):
 
 @pytest.mark.parametrize("head", ["--no-etf-head", "--etf-head"])
 def test_cartpole_is_learned(script, launch, head):
-    steps = {"reinforce_acpg": 120000, "a2c_acpg": 240000}.get(
-        script.__name__, 60000
-    )  # these learn more slowly
-    run = launch(script, head, "--total-timesteps", steps)
+    run = launch(script, head, "--total-timesteps", ALGORITHMS[script.__name__].cartpole)
     first = np.mean([episode["return"] for episode in run.episodes[:100]])
     assert first < 50 < 150 < run.final_return()
 

@@ -127,7 +127,7 @@ def test_what_others_log_is_logged(script, launch):
 
 
 def test_the_learning_rate_is_annealed_by_valid_steps(script, launch):
-    run = launch(script, "--total-timesteps", 3000, *LOG_ALL.get(script.__name__, ()))
+    run = launch(script, "--total-timesteps", 3000, *LOG_ALL[script.__name__])
     rates = run.scalars["charts/learning_rate"]
     steps = [0, *(step for step, _ in rates)]
     expected = [run.args["learning_rate"] * (1 - step / 3000) for step in steps[:-1]]
@@ -248,7 +248,7 @@ def test_a_large_seed_trains_and_is_evaluated_in_envpool(script, launch):
 # Kill and resume
 def test_a_killed_run_resumes_without_a_gap_or_a_double_point(script, tmp_path):
     flags = ["--total-timesteps", 60_000, "--checkpoint-every", 7, "--collapse-every", 5]
-    flags += LOG_ALL.get(script.__name__, ())
+    flags += LOG_ALL[script.__name__]
     for _ in range(2):
         process = start(script, tmp_path, *flags)
 
@@ -283,7 +283,7 @@ def test_a_killed_run_resumes_without_a_gap_or_a_double_point(script, tmp_path):
 
 
 def test_resuming_restores_the_optimizer_and_the_schedule(script, launch):
-    run = launch(script, "--total-timesteps", 3000, *LOG_ALL.get(script.__name__, ()))
+    run = launch(script, "--total-timesteps", 3000, *LOG_ALL[script.__name__])
     end = run.checkpoint
     launch(script, "--resume", run.path / "checkpoint.pt", "--total-timesteps", 6000)
     after = run.checkpoint

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmark.algorithms import ALGORITHMS
 from tests.conftest import SCRIPTS
 from tests.test_form import halves
 
@@ -12,18 +13,12 @@ ALL = (
     *("HeadArgs", "Args", "simplex_etf", "layer_init", "make_head", "channel_axis", "is_image"),
     *("Backbone", "behaviour_log_probs", "frame_metrics", "collapse_metrics", "measure_collapse"),
     *("Episode", "gae", "trainable_parameters", "flatten_parameters", "check_flattened"),
+    "explained_variance",
 )
-STEPS = ("ppo_acpg", "a2c_acpg", "trpo_acpg")  # whose rollouts have a fixed number of steps
+LISTED = sorted({name for entry in ALGORITHMS.values() for name in entry.shares})
 SHARED = {name: SCRIPTS for name in ALL}
-SHARED |= {name: STEPS for name in ("Rollout", "EnvState", "collect")}
-SHARED |= {"Adam": ("ppo_acpg", "trpo_acpg", "reinforce_acpg")}
-SHARED |= {name: ("ppo_acpg", "a2c_acpg") for name in ("Agent", "make_batch")}
-SHARED |= {"explained_variance": ("ppo_acpg", "a2c_acpg")}
-SHARED |= {"RunArgs": ("ppo_acpg", "reinforce_acpg")}
-SHARED |= {"check_combinations": ("a2c_acpg", "trpo_acpg")}
-ALSO_SHARED = {
-    name: ("trpo_acpg", "reinforce_acpg") for name in ("normalize", "explained_variance")
-}
+for name in LISTED:
+    SHARED[name] = [script for script, entry in ALGORITHMS.items() if name in entry.shares]
 
 
 def definitions(text: str) -> dict[str, str]:
@@ -43,7 +38,7 @@ def upper_definitions(script: str) -> dict[str, str]:
     return definitions(upper)
 
 
-@pytest.mark.parametrize(("name", "scripts"), [*SHARED.items(), *ALSO_SHARED.items()])
+@pytest.mark.parametrize(("name", "scripts"), SHARED.items())
 def test_shared_definitions_are_the_same_text(name, scripts):
     assert len({upper_definitions(script)[name] for script in scripts}) == 1
 
@@ -59,12 +54,7 @@ def test_what_is_not_shared_is_the_script_s_own(script):
     for other in {*SCRIPTS} - {script}:
         theirs = upper_definitions(other)
         same = {name for name, text in ours.items() if theirs.get(name) == text}
-        listed = {
-            name
-            for table in (SHARED, ALSO_SHARED)
-            for name, scripts in table.items()
-            if {script, other} <= {*scripts}
-        }
+        listed = {name for name, scripts in SHARED.items() if {script, other} <= {*scripts}}
         assert same == listed
 
 

@@ -47,6 +47,8 @@ import tyro
 from gymnasium.vector import VectorEnv
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from benchmark.algorithms import ALGORITHMS
+
 PEERS = Path(".venv-peers")
 PACKAGES = (
     "torch==2.13.0",
@@ -99,8 +101,7 @@ def programs(comparison: str, runs: str, steps: int) -> dict[str, list[object]]:
         return {f"ppo_atari_acpg.py {extra}": [*ours, *extra.split()] for extra in ATARI}
     if comparison == "stages":
         timed = [python, "-m", "benchmark.speed.stages"]
-        names = [f"{algorithm}_acpg" for algorithm in ("ppo", "a2c", "trpo", "reinforce")]
-        return {f"{name}.py": [*timed, name, *flags] for name in names}
+        return {f"{script}.py": [*timed, script, *flags] for script in ALGORITHMS}
     if comparison == "num-envs":
         ours = [python, "ppo_acpg.py", *flags, "--num-envs"]
         return {f"ppo_acpg.py --num-envs {number}": [*ours, number] for number in MANY}
@@ -120,10 +121,11 @@ def peers(algorithm: str, flags: list[object]) -> dict[str, list[object]]:
 def scripts(script: str, flags: list[object]) -> dict[str, list[object]]:
     """Commands of a script of ours with each flag that may change its speed."""
     ours = [sys.executable, script, *flags]
-    commands = {script: ours, f"{script} --etf-head": [*ours, "--etf-head"]}
-    if script != "trpo_acpg.py":
-        commands[f"{script} --compile"] = [*ours, "--compile"]
-    return commands
+    return {
+        script: ours,
+        f"{script} --etf-head": [*ours, "--etf-head"],
+        f"{script} --compile": [*ours, "--compile"],
+    }
 
 
 def train(command: list[object], runs: Path, steps: int, threads: int | None) -> dict[str, float]:
