@@ -1075,6 +1075,8 @@ def make_envs(env_id: str, num_envs: int, render_mode: str | None = None) -> Vec
             traceback.print_exc()  # for the environment's author
         fail("env_id", env_id, f"cannot be made: {error!r}")
 
+    if env_id.rpartition(":")[2] not in gym.registry:  # so that runs can be told apart for good
+        fail("env_id", env_id, f"has no version; the newest is {envs.spec.id}")
     if type(envs.unwrapped).__module__.startswith("ale_py"):  # it clips rewards
         fail("env_id", env_id, "Atari games are for ppo_atari_acpg.py")
     observations = envs.single_observation_space

@@ -37,6 +37,11 @@ ATARI_OPTIONS = {"episodic_life": False, "reward_clip": False, "repeat_action_pr
 class MinAtarFrames(gym.Wrapper):
     """MinAtar's frames for a video: uint8, 16 pixels a cell (MinAtar itself renders one float in [0, 1] a cell)."""
 
+    def reset(self, **kwargs: Any) -> tuple[np.ndarray, dict]:
+        """Reset the last action too, which MinAtar keeps, and may repeat at an episode's first step."""
+        self.env.unwrapped.game.last_action = 0
+        return self.env.reset(**kwargs)
+
     def render(self) -> np.ndarray | None:
         """(160, 160, 3), or None without a render mode."""
         frame = self.env.render()
@@ -180,7 +185,7 @@ class DiscreteCarRacing(EnvPool):
 
 class CliffWalking(gym.Env):
     """Ideal Cliff Walking (arXiv 2509.02737, as built in this project): 2 rows and 4 columns of cells, of which each inner one
-    has an exit beyond the edge. A step costs 1, the one through an exit nothing; walls keep the walker in place; 50 steps at
+    has an exit through its upper or lower side, in the ideal walk the one at the edge. A step costs 1, the one through an exit nothing; walls keep the walker in place; 50 steps at
     most. It starts in an outer cell, with probabilities `starts` for those at (row, column) (0, 0), (1, 0), (0, 3), (1, 3).
     `exits` names the action that leaves each inner cell, (0, 1), (0, 2), (1, 1), (1, 2). Observations are numbers: 4 row +
     column for cells, 8 to 11 for their exits. Actions are up, down, left, right, and one more up if `synonym`."""
@@ -190,6 +195,7 @@ class CliffWalking(gym.Env):
     MOVES = ((-1, 0), (1, 0), (0, -1), (0, 1))
     OUTER, INNER = (0, 4, 3, 7), (1, 2, 5, 6)
     CELLS = range(8)  # where there is something to decide
+    WALKER, EXIT = (230, 159, 0), (0, 158, 115)  # colours
 
     def __init__(
         self,
@@ -234,18 +240,20 @@ class CliffWalking(gym.Env):
         return self.state, reward, terminated, False, {}
 
     def render(self) -> np.ndarray | None:
-        """(256, 256, 3): cells white, their exits green beyond them, the walker orange; None without a render mode."""
+        """(256, 256, 3): cells white, a green bar at the side that an exit leads through, the walker orange, who fills the bar
+        on its way out; None without a render mode."""
         if self.render_mode is None:
             return None
-        place = {state: (state // 4 + 1, state % 4) for state in range(8)}
-        for k, cell in enumerate(self.INNER):
-            row, column = place[cell]
-            place[8 + k] = (0 if row == 1 else 3, column)
-        image = np.full((4, 4, 3), 60, np.uint8)
-        for state, (row, column) in place.items():
-            image[row, column] = (255, 255, 255) if state < 8 else (0, 158, 115)
-        image[place[self.state]] = (230, 159, 0)
-        return np.kron(image, np.ones((64, 64, 1), np.uint8))
+        image = np.full((256, 256, 3), 60, np.uint8)
+        for cell in self.CELLS:
+            row, column = divmod(cell, 4)
+            square = image[64 * (row + 1) :, 64 * column :][:64, :64]
+            square[:] = self.WALKER if cell == self.state else 255
+            if cell in self.exits:
+                leaves = self.state == 8 + self.INNER.index(cell)
+                sides = (square[:16], square[-16:], square[:, :16], square[:, -16:])
+                sides[self.exits[cell]][:] = self.WALKER if leaves else self.EXIT
+        return image
 
 
 def register_all() -> None:

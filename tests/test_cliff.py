@@ -92,4 +92,21 @@ def test_the_picture():
     orange = (frame == (230, 159, 0)).all(axis=2)
     row, column = divmod(env.unwrapped.state, 4)
     assert orange.sum() == 64 * 64 and orange[64 * (row + 1) + 5, 64 * column + 5]
-    assert (frame == (0, 158, 115)).all(axis=2).sum() == 4 * 64 * 64
+    green = (frame == (0, 158, 115)).all(axis=2)
+    assert green.sum() == 4 * 16 * 64
+    assert green[64 + 5, 64 + 32] and green[3 * 64 - 5, 64 + 32]  # at the edges
+
+
+def test_the_picture_shows_the_exits_where_they_are():
+    """In the unbalanced walk one leads from a lower cell upwards, where there is another cell."""
+    env = gym.make("benchmark.envs:UnbalancedCliffWalking-v0", render_mode="rgb_array").unwrapped
+    env.reset(seed=1)
+    for cell, action in env.exits.items():
+        env.state = cell
+        env.state, reward, terminated = env.transition(cell, action)
+        assert (reward, terminated) == (0, True)
+        frame = env.render()
+        row, column = divmod(cell, 4)
+        side = 64 * (row + 1) + (5 if action == 0 else 59)
+        orange = (frame == env.WALKER).all(axis=2)
+        assert orange.sum() == 16 * 64 and orange[side, 64 * column + 32]

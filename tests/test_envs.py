@@ -41,6 +41,33 @@ def test_reset_honours_the_seed(env_id):
     envs.close()
 
 
+SEEDED = [
+    *(
+        f"MinAtar/{game}-v1"
+        for game in ("Asterix", "Breakout", "Freeway", "Seaquest", "SpaceInvaders")
+    ),
+    *(f"{walk}CliffWalking-v0" for walk in ("Ideal", "Uneven", "Unexplored", "Semantic")),
+    *("envpool/Acrobot-v1", "envpool/CartPole-v1", "Atari/Breakout-v5", "DiscreteCarRacing-v0"),
+]
+
+
+@pytest.mark.parametrize("env_id", SEEDED)
+def test_a_seed_fixes_an_episode_whatever_came_before(env_id):
+    envs = gym.make_vec(f"benchmark.envs:{env_id}", num_envs=2)
+    rng = np.random.default_rng(0)
+    n = int(envs.single_action_space.n)
+    planned = rng.integers(n, size=(150, 2))
+    seen = []
+    for before in (0, 7, 60):
+        envs.reset(seed=99)
+        for _ in range(before):
+            envs.step(rng.integers(1, n, size=2))
+        obs, _ = envs.reset(seed=5)
+        seen.append([obs, *(np.copy(x) for a in planned for x in envs.step(a)[:4])])
+    for others in seen[1:]:
+        assert all(np.array_equal(first, other) for first, other in zip(seen[0], others))
+
+
 def test_a_reset_without_a_seed_goes_on():
     envs = gym.make_vec("envpool/CartPole-v1", num_envs=2)
     first, _ = envs.reset(seed=1)

@@ -14,6 +14,7 @@ BAD = {
     "--env-id benchmark.envs:MinAtar/Brekout-v1": "Breakout",
     "--env-id nomodule:X-v0": "No module named 'nomodule'",
     "--env-id Pendulum-v1": "not a Discrete one",
+    "--env-id tests.toys:Toy": "has no version; the newest is Toy-v0",
     "--env-id tests.probes:ManyActions-v0": "not a Discrete one",
     "--env-id tests.probes:OneAction-v0": "at least 2 actions",
     "--env-id tests.probes:GraphObservation-v0": "without a fixed size",
