@@ -798,7 +798,7 @@ def update(
             history.append(parts)
         if args.target_kl is not None and history and history[-1]["approx_kl"] > args.target_kl:
             break
-    results = {"skipped_steps": skipped}
+    results = {"skipped": skipped}
     for name in history[0] if history else []:
         results[name] = torch.stack([row[name] for row in history]).mean().item()
     return results
@@ -1372,7 +1372,7 @@ class Run:
         broken = [f"{name} is {value}" for name, value in numbers if not math.isfinite(value)]
         if broken:
             self.give_up(", ".join(broken))
-        skipped = losses.get("skipped_steps", 0)
+        skipped = losses.get("skipped", 0)
         if skipped > 0 and not self.has_skipped:
             self.has_skipped = True
             self.say(f"iteration {self.iteration}: {skipped} steps skipped that teach nothing")

@@ -1332,7 +1332,7 @@ class Run:
         broken = [f"{name} is {value}" for name, value in numbers if not math.isfinite(value)]
         if broken:
             self.give_up(", ".join(broken))
-        skipped = losses.get("skipped_steps", 0)
+        skipped = losses.get("skipped", 0)
         if skipped > 0 and not self.has_skipped:
             self.has_skipped = True
             self.say(f"iteration {self.iteration}: {skipped} steps skipped that teach nothing")

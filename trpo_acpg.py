@@ -700,7 +700,7 @@ def policy_step(agent: Agent, theta: Tensor, batch: Batch, args: Args) -> dict[s
     the natural-gradient step that improves the surrogate within the trust region (arXiv 1502.05477,
     App. C), if there is one. A frozen head never moves.
 
-    Returns for the log what the step brought; `skipped_steps` is 1 if the gradient is 0, as at
+    Returns for the log what the step brought; `skipped` is 1 if the gradient is 0, as at
     epsilon 1 or where all advantages are equal, and no step is tried.
     """
     layers = nn.ModuleList([agent.actor, agent.head])
@@ -714,10 +714,10 @@ def policy_step(agent: Agent, theta: Tensor, batch: Batch, args: Args) -> dict[s
         "kl": 0.0,
         "damping_share": 0.0,
         "line_search_failures": 0,
-        "skipped_steps": 0,
+        "skipped": 0,
     }
     if not 0 < stats["gradient_norm"] < math.inf:
-        return stats | {"skipped_steps": 1}
+        return stats | {"skipped": 1}
 
     matvec = fisher_vector_product(kl, parameters, args.cg_damping)
     unit_gradient = gradient / stats["gradient_norm"]  # squares of a tiny one would be 0
@@ -1374,7 +1374,7 @@ class Run:
         broken = [f"{name} is {value}" for name, value in numbers if not math.isfinite(value)]
         if broken:
             self.give_up(", ".join(broken))
-        skipped = losses.get("skipped_steps", 0)
+        skipped = losses.get("skipped", 0)
         if skipped > 0 and not self.has_skipped:
             self.has_skipped = True
             self.say(f"iteration {self.iteration}: {skipped} steps skipped that teach nothing")

@@ -150,7 +150,7 @@ def test_update_visits_every_row_once_per_epoch_and_reports_the_means():
     assert torch.equal(epochs.sort(dim=1).values, torch.arange(64).expand(3, 64))
     assert not torch.equal(epochs[0], epochs[1])
     assert stats["loss"] == pytest.approx(np.mean(losses))
-    assert stats["skipped_steps"] == 0
+    assert stats["skipped"] == 0
 
 
 @pytest.mark.parametrize(("norm_adv", "needed"), [(True, 2), (False, 1)])
@@ -165,7 +165,7 @@ def test_minibatches_of_too_few_valid_rows_move_nothing(norm_adv, needed):
         losses = update(agent, theta, loss_gradient, optimizer, batch._replace(valid=valid), args)
         moved = count >= needed
         assert torch.equal(theta, before) != moved
-        assert losses["skipped_steps"] == (0 if moved else 4)
+        assert losses["skipped"] == (0 if moved else 4)
         assert ("policy_loss" in losses) == moved
 
 

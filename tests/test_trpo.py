@@ -110,7 +110,7 @@ def test_an_accepted_step_improves_the_surrogate_within_the_trust_region(flags):
     weight = agent.head.weight.clone()
     actor = weights(agent.actor)
     stats = policy_step(agent, theta, batch, args)
-    assert stats["line_search_failures"] == stats["skipped_steps"] == 0
+    assert stats["line_search_failures"] == stats["skipped"] == 0
     assert not torch.equal(weights(agent.actor), actor)
     assert torch.equal(agent.head.weight, weight) == bool(flags.get("etf_head"))
 
@@ -198,7 +198,7 @@ def test_the_divergence_and_the_share_of_the_damping_are_logged(launch):
 def test_one_valid_row_is_enough(launch):
     """Its advantage is normalized to 0."""
     run = launch(trpo_acpg, "--num-envs", 1, "--num-steps", 2, "--total-timesteps", 60)
-    steps, skipped = zip(*run.scalars["losses/skipped_steps"])
+    steps, skipped = zip(*run.scalars["losses/skipped"])
     rows = np.diff(steps, prepend=0)
     assert set(rows) == {1, 2}
     assert all(skipped[i] == 1 for i in np.flatnonzero(rows == 1))
@@ -208,7 +208,7 @@ def test_one_valid_row_is_enough(launch):
 def test_at_epsilon_one_the_step_is_skipped():
     agent, theta, args = make_agent(epsilon=1.0)
     before = theta.clone()
-    assert policy_step(agent, theta, batch_for(agent, args), args)["skipped_steps"] == 1
+    assert policy_step(agent, theta, batch_for(agent, args), args)["skipped"] == 1
     assert torch.equal(theta, before)
 
 
@@ -223,7 +223,7 @@ def test_equal_advantages_skip_the_step(constant):
     batch = make_batch(agent, rollout._replace(rewards=rewards), args)
     before = theta.clone()
     stats = policy_step(agent, theta, batch, args)
-    assert stats["skipped_steps"] == 1 and stats["kl"] == stats["improvement"] == 0
+    assert stats["skipped"] == 1 and stats["kl"] == stats["improvement"] == 0
     assert torch.equal(theta, before)
 
 
@@ -247,15 +247,15 @@ def test_a_run_of_equal_advantages_leaves_the_policy_where_it_was(launch, monkey
     (_, actor, actor_before), (_, critic, critic_before) = thetas
     assert torch.equal(actor, actor_before)
     assert not torch.equal(critic, critic_before)
-    skipped = [count for _, count in run.scalars["losses/skipped_steps"]]
+    skipped = [count for _, count in run.scalars["losses/skipped"]]
     assert len(skipped) > 10 and set(skipped) == {1}
     assert capsys.readouterr().out.count("steps skipped that teach nothing") == 1
 
 
 def test_skipped_and_failed_steps_are_logged(launch, monkeypatch):
     run = launch(trpo_acpg, "--epsilon", 1, "--total-timesteps", 3000)
-    assert [value for _, value in run.scalars["losses/skipped_steps"]] == [1, 1]
-    stats = {"gradient_norm": 1.0, "line_search_failures": 1, "skipped_steps": 0}
+    assert [value for _, value in run.scalars["losses/skipped"]] == [1, 1]
+    stats = {"gradient_norm": 1.0, "line_search_failures": 1, "skipped": 0}
     monkeypatch.setattr(trpo_acpg, "policy_step", lambda *arguments: dict(stats))
     run = launch(trpo_acpg, "--total-timesteps", 3000)
     assert [value for _, value in run.scalars["losses/line_search_failures"]] == [1, 1]
