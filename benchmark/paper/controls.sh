@@ -20,4 +20,5 @@ tasks="LunarLander-v3"
 for game in Asterix Breakout Freeway Seaquest SpaceInvaders; do
   tasks="$tasks benchmark.envs:MinAtar/$game-v1"
 done
-exec $run --env-ids $tasks --num-seeds 20 --total-timesteps 5000000 --out runs/controls "$@"
+layout="all --image-layout channels_first" # which Seaquest's shape, three times 10, does not tell
+exec $run --env-ids $tasks --num-seeds 20 --total-timesteps 5000000 --flags "$layout" --out runs/controls "$@"
