@@ -1,15 +1,45 @@
-"""PPO (Schulman et al. 2017, arXiv 1707.06347) on Atari; --etf-head freezes its action layer to a simplex ETF (2509.02737).
+"""Proximal policy optimization (PPO, Schulman et al. 2017, arXiv 1707.06347) on Atari games.
 
-Lives lost end an episode, and rewards are clipped to their sign, for learning only: the game goes on (after a life lost the
-agent has to FIRE by itself), and the returns that are reported are the unclipped scores of whole games."""
+With `--etf-head` the learned action selection layer becomes a frozen simplex equiangular tight
+frame (Action Collapse Policy Gradient, arXiv 2509.02737); all else stays as it is.
 
+    python ppo_atari_acpg.py --env-id Breakout-v5 --etf-head
+
+A life lost ends an episode, and rewards are clipped to their sign, for learning only: the game goes
+on (after a life lost the agent has to FIRE by itself), and what is logged is the unclipped score of
+whole games.
+
+What to edit in a copy of this file (README.md, "Copy a script", has an example):
+    the action selection layer      make_head
+    the network                     Backbone; Agent for what actor and critic share
+    the objective                   ppo_loss; what it needs of a rollout: Batch, make_batch
+    the reward that is learned      collect, where `rewards` is filled; what a bonus counts belongs
+                                    in buffers of Agent, as a checkpoint keeps no other arrays
+    the optimizer                   train: torch.optim.AdamW(agent.parameters(), args.learning_rate)
+                                    and others fit too; the rates of all its groups are annealed
+    memory (LSTM)                   Agent; collect and evaluate, which act; Rollout, Batch,
+                                    make_batch, update and check_combinations for sequences;
+                                    ppo_loss and measure_collapse call the agent
+    a flag                          AlgorithmArgs, HeadArgs or RunArgs; bounds, if any: LIMITS
+What is measured: docs/action-collapse.md. Below the line PLUMBING is what every script needs and
+none teaches; skip it.
+"""
+
+import contextlib
+import fcntl
+import io
 import json
 import math
 import os
+import random
+import shlex
+import shutil
+import signal
 import sys
 import time
 import warnings
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, fields, make_dataclass, replace
 from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
@@ -27,67 +57,198 @@ from tqdm import tqdm
 
 
 @dataclass
-class Args:
-    seed: int = 1  # of the environments, the weights, the frame and the sampled actions
-    cuda: bool = False  # train on the GPU
-    num_threads: int = os.cpu_count() or 1  # CPU threads of torch, and as many of the environments
-    compile: bool = False  # compile the loss: needs a C compiler
-    amp: bool = False  # run the convolutions and the layer after them in bfloat16
-    channels_last: bool = True  # keep the convolutions' weights channels-last
-    pin_memory: bool = False  # with --cuda: copy the frames asynchronously, from pinned memory
-    track: bool = False  # log to Weights & Biases too (pip install wandb; WANDB_PROJECT, WANDB_ENTITY, WANDB_MODE apply)
-    runs_dir: str = "runs"  # where the run's own directory is made
-    save_model: bool = False  # write the trained agent to agent.pt in the run's directory
-    checkpoint_every: int = 10  # iterations between checkpoints
-    resume: str | None = None  # go on from this checkpoint.pt, in its directory and with its flags; flags given here override
-    evaluate: str | None = None  # do not train: play the agent of this agent.pt or checkpoint.pt greedily
-    eval_episodes: int = 10  # games that --evaluate plays
-    capture_video: bool = False  # with --evaluate: film the game (pip install moviepy)
-    collapse_every: int = 10  # iterations between measurements of action collapse
-    collapse_center: Literal["actions", "states"] = "actions"  # centre on the mean of the means, or of all states (paper)
-    # Environment
-    backend: Literal["envpool", "ale"] = "envpool"  # who runs the games: envpool, or ale-py's own vector environment
-    env_id: str | None = None  # the game, Breakout-v5 if not said (envpool) or ALE/Breakout-v5 (ale)
-    sticky_actions: float = 0.0  # probability that the last action is repeated instead (0.25 in Machado et al. 2018)
-    full_action_space: bool = False  # all 18 actions instead of those that the game knows
-    # Algorithm (CleanRL's names and defaults)
-    total_timesteps: int = 10_000_000  # environment steps (4 frames) of the whole run; those that only reset are not counted
-    learning_rate: float = 2.5e-4  # of Adam
-    num_envs: int = 8  # parallel environments
-    num_steps: int = 128  # steps per environment and rollout
-    anneal_lr: bool = True  # anneal the learning rate linearly to zero
-    gamma: float = 0.99  # discount factor
-    gae_lambda: float = 0.95  # lambda of generalized advantage estimation
-    num_minibatches: int = 4  # minibatches per epoch
-    update_epochs: int = 4  # epochs per rollout
-    norm_adv: bool = True  # normalize the advantages of a minibatch
-    clip_coef: float = 0.1  # clip the probability ratio to 1 +- this
-    clip_vloss: bool = True  # clip the change of a value by clip_coef too
-    ent_coef: float = 0.01  # coefficient of the entropy bonus
-    vf_coef: float = 0.5  # coefficient of the value loss
-    max_grad_norm: float = 0.5  # clip the gradient's norm to this
-    epsilon: float = 0.0  # act by (1 - epsilon) softmax + epsilon / K, and learn with that mixture's log-probabilities
-    # Network and head
-    hidden_size: int = 512  # width d of the activations
-    feature_activation: Literal["tanh", "linear", "relu"] = "tanh"  # before the head; relu (CleanRL) fits no frame
-    feature_norm: float = 0.0  # sqrt(E_H): project the activations onto the ball of this radius (0: unbounded)
-    head_std: float = 0.01  # initial standard deviation (orthogonal gain) of the learned head
-    etf_head: bool = False  # replace the learned head by a frozen simplex ETF
-    etf_scale: float = 2.0  # sqrt(E_W): norm of the frame's rows
-    head_frame: Literal["simplex", "random", "orthogonal"] = "simplex"  # control: another frame of the same norm
-    head_trainable: bool = False  # control: only start at the frame, then learn
+class AlgorithmArgs:
+    """The games, and PPO's hyper-parameters: those of CleanRL's ppo_atari_envpool.py."""
+
+    backend: Literal["envpool", "ale"] = "envpool"
+    """what runs the games: envpool, or ale-py's own vector environment"""
+    env_id: str | None = None
+    """the game (None: envpool's Breakout-v5, which ale-py has as ALE/Breakout-v5)"""
+    sticky_actions: float = 0.0
+    """the probability that the last action is repeated instead (Machado et al. 2018: 0.25)"""
+    total_timesteps: int = 10_000_000
+    """environment steps (4 frames) of the whole run; those that only reset a game do not count"""
+    learning_rate: float = 2.5e-4
+    """the learning rate of Adam"""
+    num_envs: int = 8
+    """the number of parallel environments"""
+    num_steps: int = 128
+    """the steps of each environment in a rollout"""
+    anneal_lr: bool = True
+    """anneal the learning rate linearly to zero"""
+    gamma: float = 0.99
+    """the discount factor"""
+    gae_lambda: float = 0.95
+    """the lambda of generalized advantage estimation"""
+    num_minibatches: int = 4
+    """the number of minibatches in an epoch"""
+    update_epochs: int = 4
+    """the number of epochs in an update"""
+    norm_adv: bool = True
+    """normalize the advantages of each minibatch"""
+    clip_coef: float = 0.1
+    """how far the probability ratio may move away from 1"""
+    clip_vloss: bool = True
+    """clip the change of a value by clip_coef too"""
+    ent_coef: float = 0.01
+    """the coefficient of the entropy bonus"""
+    vf_coef: float = 0.5
+    """the coefficient of the value loss"""
+    max_grad_norm: float = 0.5
+    """the largest norm of a gradient; larger ones are scaled down to it"""
+    target_kl: float | None = None
+    """end an update after the epoch in which approx_kl exceeds this"""
+    adam_eps: float = 1e-5
+    """the epsilon of Adam"""
+    epsilon: float = 0.0
+    """act by (1 - epsilon) softmax + epsilon / K, and learn with that mixture's probabilities"""
 
 
-# ALGO LOGIC: the head and the agent
+@dataclass
+class HeadArgs:
+    """The action selection layer, and the network below it."""
+
+    etf_head: bool = False
+    """replace the learned action selection layer by a frozen simplex ETF"""
+    etf_scale: float = 2.0
+    """sqrt(E_W): the norm of the frame's rows"""
+    head_frame: Literal["simplex", "random", "orthogonal"] = "simplex"
+    """control: another frame with rows of the same norm"""
+    head_trainable: bool = False
+    """control: only start at the frame, then learn"""
+    head_std: float = 0.01
+    """the initial scale (orthogonal gain) of the learned layer, where there is no frame"""
+    feature_norm: float = 0.0
+    """sqrt(E_H): project activations onto the ball of this radius (0: no bound)"""
+    feature_activation: Literal["tanh", "linear", "relu"] = "tanh"
+    """the activation function before the head; relu, CleanRL's for images, fits no frame"""
+    feature_dim: int | None = None
+    """the width d of the actor's last layer alone (None: hidden_size)"""
+    hidden_size: int = 512
+    """the width of the layer above the convolutions"""
+    full_action_space: bool = False
+    """choose among all 18 actions instead of those that the game knows"""
+
+
+@dataclass
+class RunArgs:
+    """How to run, log and save."""
+
+    exp_name: str = Path(__file__).stem
+    """the name of this experiment in the names of its runs"""
+    seed: int = 1
+    """the seed of environments, weights, frame, sampled actions and minibatches"""
+    torch_deterministic: bool = True
+    """let cuDNN use its deterministic algorithms only"""
+    cuda: bool = True
+    """train on the GPU if there is one"""
+    num_threads: int = os.cpu_count() or 1
+    """CPU threads of torch, and at most as many of the environments"""
+    compile: bool = False
+    """compile the loss and its gradient: needs a C compiler, and pays off in long runs"""
+    amp: bool = False
+    """run the convolutions and the layer above them in bfloat16"""
+    channels_last: bool = True
+    """give the convolutions their images with the channels last in memory"""
+    pin_memory: bool = False
+    """copy frames to the GPU asynchronously, from pinned memory"""
+    track: bool = False
+    """log to Weights & Biases too (pip install wandb)"""
+    wandb_project_name: str = "acpg"
+    """the project of Weights & Biases"""
+    wandb_entity: str | None = None
+    """the entity (team) of Weights & Biases"""
+    runs_dir: str = "runs"
+    """the directory in which the run gets a directory of its own"""
+    log_every: int = 1
+    """iterations between two entries of charts and losses in TensorBoard's log"""
+    checkpoint_every: int = 10
+    """iterations between two checkpoints"""
+    resume: str | None = None
+    """go on from this checkpoint.pt, in its directory and with its flags, but for those given"""
+    eval_episodes: int = 10
+    """greedy games that are played at the end, in environments of their own (0: none)"""
+    collapse_every: int = 10
+    """iterations between two measurements of action collapse"""
+    collapse_center: Literal["actions", "states"] = "actions"
+    """centre activations on the mean of the actions' means, or on that of all states (paper)"""
+
+
+@dataclass
+class Args(RunArgs, HeadArgs, AlgorithmArgs):
+    """All flags. One that is added here, and not to a group above, works too."""
+
+
+# The least and the largest value of a flag. Flags that do not stand here are free.
+LIMITS: dict[str, tuple[float, float]] = {
+    "seed": (0, 2**32 - 1),
+    "num_threads": (1, 1024),
+    "log_every": (1, math.inf),
+    "checkpoint_every": (1, math.inf),
+    "eval_episodes": (0, 10_000),
+    "collapse_every": (1, math.inf),
+    "etf_scale": (1e-3, 1e3),
+    "head_std": (0, 1e3),
+    "feature_norm": (0, 1e6),
+    "feature_dim": (1, 16_384),
+    "hidden_size": (1, 16_384),
+    "sticky_actions": (0, 1),
+    "total_timesteps": (1, 10**12),
+    "learning_rate": (1e-10, 10),
+    "num_envs": (1, 4096),
+    "num_steps": (1, 1_000_000),
+    "gamma": (0, 1),
+    "gae_lambda": (0, 1),
+    "num_minibatches": (1, math.inf),
+    "update_epochs": (1, 1000),
+    "clip_coef": (1e-6, 1e6),
+    "ent_coef": (0, 1e3),
+    "vf_coef": (0, 1e3),
+    "max_grad_norm": (1e-6, 1e6),
+    "target_kl": (1e-8, 1e3),
+    "adam_eps": (1e-30, 1),
+    "epsilon": (0, 1),
+}
+
+
+def check_combinations(args: Args, envs: VectorEnv) -> None:
+    """Refuse flags of the algorithm that cannot work together, or not on this machine."""
+    minibatch_size, rest = divmod(args.num_envs * args.num_steps, args.num_minibatches)
+    if rest > 0:
+        fail("num_minibatches", args.num_minibatches, "must divide num_envs * num_steps")
+    if args.norm_adv and minibatch_size < 2:
+        reason = "leaves minibatches of one row, whose advantage is normalized to 0"
+        fail("num_minibatches", args.num_minibatches, reason)
+    on_cuda = args.cuda and torch.cuda.is_available()
+    if args.pin_memory and not on_cuda:
+        fail("pin_memory", True, "needs --cuda, and torch to find a CUDA device")
+    if args.amp and not on_cuda and not cpu_has_bfloat16():
+        fail("amp", True, "is ten times slower on this CPU, which has no instructions for bfloat16")
+    pixels = math.prod(envs.single_observation_space.shape)
+    frames = 2 * args.num_envs * args.num_steps * pixels  # in the rollout and in the batch
+    activations = 4 * minibatch_size * 3 * pixels  # of floats, some three times as many as pixels
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if frames + activations > memory:
+        reason = f"to learn from a rollout takes {frames + activations:.1e} bytes"
+        fail("num_steps", args.num_steps, f"{reason}; there are {memory:.1e}")
+
+
+# ALGO LOGIC: the head
 def simplex_etf(num_actions: int, feature_dim: int, generator: torch.Generator) -> Tensor:
-    """Randomly rotated simplex equiangular tight frame (num_actions, feature_dim) (arXiv 2509.02737, Eq. 3): rows of norm 1
-    that sum to zero, with pairwise cosine -1/(K-1). Where the paper rotates K centred axes, this rotates a basis of their
-    (K-1)-dimensional span. Raises ValueError if feature_dim < num_actions - 1: there is none."""
+    """A randomly rotated simplex equiangular tight frame (K, d) (arXiv 2509.02737, Eq. 3).
+
+    Its rows have norm 1, sum to zero, and have pairwise cosine -1/(K-1). Where the paper rotates K
+    centred axes, this rotates a basis of the (K-1)-dimensional space that they span.
+    Raises ValueError if feature_dim < num_actions - 1, as there is none.
+    """
     K = num_actions
     if feature_dim < K - 1:
-        raise ValueError(f"a simplex ETF of {K} actions needs feature_dim >= {K - 1}, not {feature_dim}")
-    basis = torch.linalg.qr(torch.cat([torch.ones(K, 1), torch.eye(K, K - 1)], dim=1).double()).Q[:, 1:]
-    rotation = nn.init.orthogonal_(torch.empty(feature_dim, K - 1, dtype=torch.float64), generator=generator)
+        needed = f"a simplex ETF of {K} actions needs feature_dim >= {K - 1}"
+        raise ValueError(f"{needed}, not {feature_dim}")
+    ones_then_axes = torch.cat([torch.ones(K, 1), torch.eye(K, K - 1)], dim=1).double()
+    basis = torch.linalg.qr(ones_then_axes).Q[:, 1:]  # (K, K-1), orthogonal to the ones
+    rotation = torch.empty(feature_dim, K - 1, dtype=torch.float64)
+    nn.init.orthogonal_(rotation, generator=generator)
     return (math.sqrt(K / (K - 1)) * basis @ rotation.T).float()
 
 
@@ -98,82 +259,164 @@ def layer_init(layer: nn.Module, std: float = math.sqrt(2), bias_const: float = 
     return layer
 
 
-def make_head(num_actions: int, feature_dim: int, args) -> nn.Linear:
-    """The action selection layer W h: CleanRL's, learned and with a bias, or a frame with rows of norm `etf_scale`. A frozen
-    frame is a buffer, so that no optimizer sees it. Raises ValueError if feature_dim is too small for the frame."""
+def make_head(num_actions: int, feature_dim: int, args: Args) -> nn.Module:
+    """The action selection layer: a module from activations (batch, d) to logits (batch, K).
+
+    CleanRL's, learned and with a bias, or a frame with rows of norm `etf_scale`. A frozen frame is
+    a buffer, so that no optimizer sees it. Collapse is measured if the head has a `weight` (K, d).
+    Raises ValueError if feature_dim is too small for the frame.
+    """
     if not args.etf_head:
         return layer_init(nn.Linear(feature_dim, num_actions), std=args.head_std)
-    generator = torch.Generator().manual_seed(2**32 + args.seed)  # no other weights' random numbers
+
+    generator = torch.Generator().manual_seed((2**31 + args.seed) % 2**32)  # not the weights' own
     if args.head_frame == "simplex":
         frame = simplex_etf(num_actions, feature_dim, generator)
     elif args.head_frame == "random":
-        frame = nn.functional.normalize(torch.randn(num_actions, feature_dim, generator=generator))
+        gaussian = torch.randn(num_actions, feature_dim, generator=generator)
+        frame = nn.functional.normalize(gaussian)
     elif feature_dim >= num_actions:
-        frame = nn.init.orthogonal_(torch.empty(num_actions, feature_dim), generator=generator)
+        frame = torch.empty(num_actions, feature_dim)
+        nn.init.orthogonal_(frame, generator=generator)
     else:
-        raise ValueError(f"{num_actions} orthogonal rows need feature_dim >= {num_actions}, not {feature_dim}")
+        needed = f"{num_actions} orthogonal rows need feature_dim >= {num_actions}"
+        raise ValueError(f"{needed}, not {feature_dim}")
+
     head = nn.Linear(feature_dim, num_actions, bias=False)
-    head.weight = nn.Parameter(args.etf_scale * frame)
-    if not args.head_trainable:
-        del head.weight
+    del head.weight
+    if args.head_trainable:
+        head.weight = nn.Parameter(args.etf_scale * frame)
+    else:
         head.register_buffer("weight", args.etf_scale * frame)
     return head
 
 
-class Agent(nn.Module):
-    """The network of Mnih et al. 2015 under actor and critic. Frames (batch, 4, 84, 84) of uint8 -> activations h (batch, d),
-    logits (batch, K), values (batch,)."""
+# ALGO LOGIC: the network
+class Backbone(nn.Module):
+    """Frames (batch, 4, 84, 84) of uint8 -> activations h (batch, d), by the network of Mnih et al.
+    2015. With `--amp` all but the last activation function is in bfloat16."""
 
-    def __init__(self, num_actions: int, args: Args):
+    def __init__(self, shape: tuple[int, ...], args: Args):
         super().__init__()
-        layers = [layer_init(nn.Conv2d(4, 32, 8, stride=4)), nn.ReLU(), layer_init(nn.Conv2d(32, 64, 4, stride=2)), nn.ReLU()]
-        layers += [layer_init(nn.Conv2d(64, 64, 3)), nn.ReLU(), nn.Flatten()]
-        self.backbone = nn.Sequential(*layers, layer_init(nn.Linear(64 * 7 * 7, args.hidden_size)))
-        self.backbone.to(memory_format=torch.channels_last if args.channels_last else torch.contiguous_format)
-        self.head = make_head(num_actions, args.hidden_size, args)
-        self.value = layer_init(nn.Linear(args.hidden_size, 1), std=1.0)
-        self.activation = {"tanh": nn.Tanh, "linear": nn.Identity, "relu": nn.ReLU}[args.feature_activation]()
-        self.amp, self.feature_norm = args.amp, args.feature_norm
+        self.amp = args.amp
+        self.channels_last = args.channels_last
+        self.feature_norm = args.feature_norm
+        self.feature_dim = args.feature_dim or args.hidden_size
+        convolutions = nn.Sequential(
+            layer_init(nn.Conv2d(shape[0], 32, 8, stride=4)),
+            nn.ReLU(),
+            layer_init(nn.Conv2d(32, 64, 4, stride=2)),
+            nn.ReLU(),
+            layer_init(nn.Conv2d(64, 64, 3)),
+            nn.ReLU(),
+            nn.Flatten(),
+        )
+        width = convolutions(torch.zeros(1, *shape)).shape[1]
+        self.layers = nn.Sequential(
+            *convolutions,
+            layer_init(nn.Linear(width, self.feature_dim)),
+        )
+        activations = {"tanh": nn.Tanh, "linear": nn.Identity, "relu": nn.ReLU}
+        self.activation = activations[args.feature_activation]()
 
-    def forward(self, obs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, obs: Tensor) -> Tensor:
+        if self.channels_last:  # the convolutions go by it, as weights are views of theta
+            obs = obs.contiguous(memory_format=torch.channels_last)
         with torch.autocast(obs.device.type, torch.bfloat16, enabled=self.amp):
-            features = self.backbone(obs / 255)
+            features = self.layers(obs / 255)
         features = self.activation(features.float())
         if self.feature_norm > 0:
-            features = features * (self.feature_norm / features.norm(dim=-1, keepdim=True).clamp_min(self.feature_norm))
-        return features, self.head(features), self.value(features).squeeze(-1)
+            squares = features.square().sum(dim=-1, keepdim=True)
+            norms = squares.clamp_min(self.feature_norm**2).sqrt()  # smooth at 0, as norm() is not
+            features = features * (self.feature_norm / norms)
+        return features
 
-    def policy(self, obs: np.ndarray) -> np.ndarray:
-        return self(torch.from_numpy(obs).to(self.value.weight.device))[1].numpy(force=True)
+
+class Agent(nn.Module):
+    """Actor and critic: one CNN under both, as in CleanRL's ppo_atari.py; but two with
+    `--feature-dim`, so that it narrows the actor alone.
+
+    `agent(obs)` is the policy: what acts in `collect` is what learns in the loss.
+    """
+
+    def __init__(self, shape: tuple[int, ...], num_actions: int, args: Args):
+        super().__init__()
+        shared = args.feature_dim is None
+        critic_args = replace(args, feature_dim=None, feature_norm=0.0, feature_activation="tanh")
+        self.actor = Backbone(shape, args)
+        self.critic = None if shared else Backbone(shape, critic_args)
+        value_dim = self.actor.feature_dim if shared else self.critic.feature_dim
+        self.value_layer = layer_init(nn.Linear(value_dim, 1), std=1.0)
+        with torch.random.fork_rng(devices=()):  # so that all heads share the numbers drawn later
+            self.head = make_head(num_actions, self.actor.feature_dim, args)
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.parameters()).device
+
+    def forward(self, obs: Tensor) -> tuple[Tensor, Tensor]:
+        """Observations (batch, *shape) -> activations (batch, d) and logits (batch, K)."""
+        features = self.actor(obs)
+        return features, self.head(features)
+
+    def value(self, obs: Tensor, features: Tensor) -> Tensor:
+        """Values (batch,) of observations, given the activations that `agent(obs)` has for them, of
+        which a critic with a network of its own makes no use."""
+        if self.critic is not None:
+            features = self.critic(obs)
+        return self.value_layer(features).squeeze(-1)
 
 
-def behaviour_log_probs(logits: Tensor, epsilon: float) -> Tensor:
-    """Log-probabilities (batch, K) of the policy that acts, (1 - epsilon) softmax + epsilon / K."""
-    log_softmax = logits.log_softmax(dim=-1)
-    return torch.log((1 - epsilon) * log_softmax.exp() + epsilon / logits.shape[-1]) if epsilon else log_softmax
+def behaviour_log_probs(log_softmax: Tensor, epsilon: float) -> Tensor:
+    """Log-probabilities (batch, K) of the policy that acts, (1 - epsilon) softmax + epsilon / K.
+    The sum is taken of logarithms, so that no epsilon is too small for float32."""
+    if epsilon == 0:
+        return log_softmax
+    log_kept = math.log1p(-epsilon) if epsilon < 1 else -math.inf
+    log_uniform = math.log(epsilon) - math.log(log_softmax.shape[-1])
+    return torch.logaddexp(log_kept + log_softmax, log_softmax.new_full((), log_uniform))
 
 
 # ALGO LOGIC: the measures of action collapse
 def frame_metrics(prefix: str, vectors: Tensor) -> dict[str, Tensor]:
-    """Distance of K >= 2 vectors (K, d) from a simplex ETF (arXiv 2509.02737, Sec. 3): all 0 at one, NaN if undefined."""
-    norms, K = vectors.norm(dim=1), len(vectors)
-    cosines = (vectors @ vectors.T / norms[:, None] / norms)[*torch.triu_indices(K, K, offset=1)]
-    measures = norms.std(correction=0) / norms.mean(), cosines.std(correction=0), (cosines + 1 / (K - 1)).abs().mean()
-    return {f"{prefix}_{name}": measure for name, measure in zip(("equinorm", "equiangularity", "maximal_angle"), measures)}
+    """The distance of K >= 2 vectors (K, d) from a simplex ETF (arXiv 2509.02737, Sec. 3): three
+    measures that are 0 for one, and NaN where they are undefined."""
+    K = len(vectors)
+    norms = vectors.norm(dim=1)
+    pairs = torch.triu_indices(K, K, offset=1)
+    cosines = (vectors @ vectors.T / norms[:, None] / norms)[*pairs]
+    return {
+        f"{prefix}_equinorm": norms.std(correction=0) / norms.mean(),
+        f"{prefix}_equiangularity": cosines.std(correction=0),
+        f"{prefix}_maximal_angle": (cosines + 1 / (K - 1)).abs().mean(),
+    }
 
 
-def collapse_metrics(features: Tensor, actions: Tensor, weight: Tensor, center: str) -> dict[str, float]:
-    """Action collapse of activations (batch, d) labelled by actions (batch,), and of the head's rows (K, d), in float64.
-    head_*, means_*: `frame_metrics` of the rows, and of the centred mean activations of the K' actions seen. self_duality:
-    distance of the normalized rows and means (Papyan et al. 2020, arXiv 2008.08186). within_variability: Tr(S_W pinv(S_B)) /
-    K', the pseudo-inverse of rank K' - 1. Left out where undefined, or trivial as the angle of two centred means is."""
-    features, weight = features.double(), weight.double()
+def collapse_metrics(
+    features: Tensor, actions: Tensor, weight: Tensor, center: str
+) -> dict[str, float]:
+    """Action collapse of activations (batch, d) that are labelled by actions (batch,), and of the
+    head's rows (K, d), in float64.
+
+    head_*, means_*: `frame_metrics` of the rows, and of the centred mean activations of the K'
+    actions that occur. self_duality: the distance of normalized rows and means (Papyan et al. 2020,
+    arXiv 2008.08186). within_variability: Tr(S_W pinv(S_B)) / K', the pseudo-inverse of rank K'-1.
+    Measures that are undefined are left out, and those of the means if there are only two.
+    """
+    features = features.double()
+    weight = weight.double()
     counts = torch.bincount(actions, minlength=len(weight))
-    means = torch.zeros_like(weight).index_add(0, actions, features) / counts[:, None].clamp_min(1)
-    centred = means[counts > 0] - (means[counts > 0] if center == "actions" else features).mean(dim=0)
-    metrics = frame_metrics("head", weight) | {"feature_norm": features.norm(dim=1).mean(), "actions_seen": (counts > 0).sum()}
+    sums = torch.zeros_like(weight).index_add(0, actions, features)
+    means = sums / counts[:, None].clamp_min(1)
+    occurring = means[counts > 0]
+    centre = occurring.mean(dim=0) if center == "actions" else features.mean(dim=0)
+    centred = occurring - centre
+    metrics = frame_metrics("head", weight)
+    metrics["feature_norm"] = features.norm(dim=1).mean()
+    metrics["actions_seen"] = (counts > 0).sum()
+
     _, scales, directions = torch.linalg.svd(centred, full_matrices=False)
-    rank = int((scales[: len(centred) - 1] > 1e-9 * metrics["feature_norm"]).sum())
+    rank = int((scales[: len(centred) - 1] > 1e-6 * metrics["feature_norm"]).sum())
     if rank > 0:
         deviations = (features - means[actions]) @ directions[:rank].T / scales[:rank]
         metrics["within_variability"] = deviations.square().sum(dim=1).mean()
@@ -184,316 +427,1055 @@ def collapse_metrics(features: Tensor, actions: Tensor, weight: Tensor, center: 
     return {name: value.item() for name, value in metrics.items() if value.isfinite()}
 
 
-# ALGO LOGIC: rollout, advantages, loss and update
+@torch.no_grad()
+def measure_collapse(agent: Agent, obs: Tensor, args: Args) -> dict[str, float]:
+    """`collapse_metrics` of the agent for observations (batch, *observation), labelled greedily."""
+    weight = getattr(agent.head, "weight", None)
+    if weight is None or len(obs) == 0:
+        return {}
+    parts = [agent(rows) for rows in obs.split(4096)]  # images of more would not fit into memory
+    features, logits = (torch.cat(columns) for columns in zip(*parts))
+    return collapse_metrics(features, logits.argmax(dim=1), weight, args.collapse_center)
+
+
+# ALGO LOGIC: the rollout
 class Rollout(NamedTuple):
-    obs: Tensor  # (num_steps + 1, num_envs, 4, 84, 84), uint8, with the true last observation where a game ended
-    features: Tensor  # (num_steps + 1, num_envs, d), as the next two: what the network made of obs
-    logits: Tensor  # (num_steps + 1, num_envs, K)
-    values: Tensor  # (num_steps + 1, num_envs)
+    """Steps of all environments, on the agent's device. A game that ends at row t leaves (next-step
+    autoreset), and a life that is lost at row t while the game goes on leaves
+
+    row      obs                     action, reward          ended    valid
+    t        the last but one        as usual                True     True
+    t + 1    the game's last         ignored, filler         False    False: it only resets
+    t + 2    the next one's first    as usual                ...      True
+
+    t        before the loss         as usual                True     True
+    t + 1    after it                as usual                ...      True
+
+    so that obs[t + 1] is the true next observation of every valid row, whatever ended there. Rows
+    after the run's last step are not valid either, and 0.
+    """
+
+    obs: Tensor  # (num_steps + 1, num_envs, 4, 84, 84), uint8
+    values: Tensor  # (num_steps + 1, num_envs), as the CNN is too slow to ask again
+    logits: Tensor  # (num_steps, num_envs, K), by which the actions were drawn
     actions: Tensor  # (num_steps, num_envs), as all that follow
-    rewards: Tensor  # clipped
-    terminated: Tensor  # for learning: a life lost or the game over
+    rewards: Tensor  # clipped to their sign
+    terminated: Tensor  # a life lost or the game over
     ended: Tensor  # that, or truncated
-    valid: Tensor  # False where the game had ended one row before: there the environment only reset
+    valid: Tensor
 
 
-@torch.inference_mode()
-def collect(envs: VectorEnv, agent, frames, over, lives, args: Args) -> tuple[Rollout, tuple, list[tuple], dict[str, float]]:
-    """`num_steps` steps from frames (num_envs, 4, 84, 84), where `over` (num_envs,) marks games to be reset next and `lives`
-    tells the lives left. Actions are sampled by the Gumbel-max trick; with probability epsilon the noise is so strong that
-    logits do not matter. A life counts as lost only while others are left, as some games show none for a while before they
-    end (so do OpenAI's baselines). Also returns frames, over and lives for the next rollout, (valid steps so far, return,
-    length) of each ended game, and seconds by stage."""
-    T, N, K, device = args.num_steps, args.num_envs, envs.single_action_space.n, agent.value.weight.device
-    noise = -torch.empty(T, N, K).exponential_().log() * torch.where(torch.rand(T, N, 1) < args.epsilon, 1e9, 1.0)
-    obs, noise = torch.empty(T + 1, *frames.shape, dtype=torch.uint8, device=device), noise.to(device)
-    actions, rewards = np.empty((T, N), np.int64), np.empty((T, N), np.float32)
-    terminated, ended, valid = np.empty((3, T, N), np.bool_)
-    outputs, episodes, start, environment = [], [], time.perf_counter(), 0.0
-    for t in range(T):
-        host = torch.from_numpy(frames).pin_memory() if args.pin_memory else torch.from_numpy(frames)
-        outputs.append(agent(obs[t].copy_(host, non_blocking=args.pin_memory)))
-        actions[t], valid[t] = (outputs[t][1] + noise[t]).argmax(dim=-1).numpy(force=True), ~over
-        acted = time.perf_counter()
-        frames, scores, game_over, truncated, info = envs.step(actions[t])
-        environment += time.perf_counter() - acted
-        rewards[t] = np.sign(scores)
-        terminated[t] = game_over | ((info["lives"] < lives) & (info["lives"] > 0))
-        ended[t], over, lives = terminated[t] | truncated, game_over | truncated, info["lives"].copy()
-        for i in np.flatnonzero(over):
-            episodes.append((valid[: t + 1].sum().item(), info["episode"]["r"][i].item(), info["episode"]["l"][i].item()))
-    outputs.append(agent(obs[T].copy_(torch.from_numpy(frames))))
-    seconds = {"environment": environment, "inference": time.perf_counter() - start - environment}
-    columns = (torch.from_numpy(x).to(device) for x in (actions, rewards, terminated, ended, valid))
-    return Rollout(obs, *map(torch.stack, zip(*outputs)), *columns), (frames, over, lives), episodes, seconds
+class Episode(NamedTuple):
+    """A whole game that ended in a rollout."""
+
+    steps: int  # valid steps of all environments in the rollout until it ended
+    episode_return: float
+    length: int
 
 
-def gae(rewards, values, terminated, ended, valid, gamma: float, gae_lambda: float) -> Tensor:
-    """Generalized advantage estimation (Schulman et al. 2016, arXiv 1506.02438, Eq. 16) under next-step autoreset.
-    Tensors of (num_steps, num_envs), values one row longer. Truncation bootstraps from the true last observation,
-    termination does not; both stop the recursion. Invalid rows get 0 and reach no other."""
-    deltas = rewards + gamma * torch.where(terminated, 0.0, values[1:]) - values[:-1]
-    deltas, discounts = torch.where(valid, deltas, 0.0), torch.where(valid & ~ended, gamma * gae_lambda, 0.0)
-    advantages, last = torch.empty_like(deltas), torch.zeros_like(deltas[0])
-    for t in reversed(range(len(deltas))):
-        last = advantages[t] = deltas[t] + discounts[t] * last
-    return advantages
+class EnvState:
+    """Where the environments stand between two rollouts."""
+
+    def __init__(self, obs: np.ndarray, lives: np.ndarray):
+        self.obs = torch.from_numpy(obs)  # (num_envs, 4, 84, 84)
+        self.lives = lives.copy()  # that are left, or 0 where a game has none
+        self.over = np.zeros(len(obs), np.bool_)  # games that the next step only resets
+        self.returns = np.zeros(len(obs))  # of the games under way, unclipped
+        self.lengths = np.zeros(len(obs), np.int64)
 
 
-@torch.inference_mode()
-def make_batch(rollout: Rollout, args: Args) -> list[Tensor]:
-    """What `ppo_loss` takes, flat (rows, ...); all but obs is 0 where invalid, so that nothing there reaches a gradient."""
-    obs, _, logits, values, actions, rewards, terminated, ended, valid = rollout
-    log_probs = behaviour_log_probs(logits[:-1], args.epsilon).gather(2, actions[:, :, None]).squeeze(2)
-    advantages = gae(rewards, values, terminated, ended, valid, args.gamma, args.gae_lambda)
-    columns = (actions, log_probs, values[:-1], advantages, advantages + values[:-1], valid)
-    return [obs[:-1].flatten(0, 1), *(x.masked_fill(~valid, 0).flatten() for x in columns)]
+def collect(
+    envs: VectorEnv,
+    agent: Agent,
+    state: EnvState,
+    args: Args,
+    steps_left: float = math.inf,
+    stopwatch: "Stopwatch | None" = None,
+) -> tuple[Rollout, list[Episode]]:
+    """Take `num_steps` steps in all environments, from `state` on, which is moved along; but none
+    once there are `steps_left` valid ones.
+
+    Actions are drawn from `behaviour_log_probs` by the Gumbel-max trick: the largest of logits plus
+    Gumbel noise is distributed as their softmax. The noise is drawn first, the same for all heads.
+    A life counts as lost only while others are left, as some games show none for a while before
+    they end (so do OpenAI's baselines).
+    """
+    stopwatch = stopwatch or Stopwatch()
+    shape = (args.num_steps, args.num_envs)
+    device = agent.device
+    num_actions = int(envs.single_action_space.n)
+    gumbel_noise = -torch.empty(*shape, num_actions).exponential_().log().to(device)
+    # in float64, as float32 would round a tiny epsilon up
+    explores = (torch.rand(shape, dtype=torch.float64) < args.epsilon).numpy()
+    uniform_actions = torch.randint(num_actions, shape).numpy()
+
+    frames = (args.num_steps + 1, *state.obs.shape)
+    obs = torch.zeros(frames, dtype=torch.uint8, device=device)
+    values = torch.zeros(args.num_steps + 1, args.num_envs, device=device)
+    logits = torch.zeros(*shape, num_actions, device=device)
+    actions = np.zeros(shape, np.int64)
+    rewards = np.zeros(shape, np.float32)
+    terminated = np.zeros(shape, np.bool_)
+    ended = np.zeros(shape, np.bool_)
+    valid = np.zeros(shape, np.bool_)
+    episodes = []
+    obs[0] = state.obs
+    for t in range(args.num_steps + 1):
+        with stopwatch.runs("inference"), torch.inference_mode():
+            features, logits_now = agent(obs[t])
+            values[t] = agent.value(obs[t], features)
+            if t == args.num_steps or valid.sum() >= steps_left:
+                break
+            logits[t] = logits_now
+            actions[t] = (logits[t] + gumbel_noise[t]).argmax(dim=-1).cpu().numpy()
+        if args.epsilon > 0:
+            actions[t] = np.where(explores[t], uniform_actions[t], actions[t])
+        with stopwatch.runs("environment"):
+            next_obs, score, terminations, truncations, info = envs.step(actions[t])
+        next_frames = torch.from_numpy(next_obs)
+        if args.pin_memory:
+            next_frames = next_frames.pin_memory()
+        obs[t + 1].copy_(next_frames, non_blocking=args.pin_memory)
+
+        valid[t] = ~state.over
+        state.returns += np.where(valid[t], score, 0)  # what is logged
+        rewards[t] = np.sign(score)  # what is learned from: add a bonus here
+        life_lost = valid[t] & (info["lives"] < state.lives) & (info["lives"] > 0)
+        terminated[t] = terminations | life_lost
+        ended[t] = terminated[t] | truncations
+
+        state.lives = info["lives"].copy()
+        state.over = terminations | truncations
+        state.lengths += valid[t]
+        for i in np.flatnonzero(state.over):
+            steps = int(valid[: t + 1].sum())
+            episodes.append(Episode(steps, float(state.returns[i]), int(state.lengths[i])))
+            state.returns[i] = 0
+            state.lengths[i] = 0
+    state.obs = obs[t].clone()
+    rollout = Rollout(
+        obs=obs,
+        values=values,
+        logits=logits,
+        actions=torch.from_numpy(actions).to(device),
+        rewards=torch.from_numpy(rewards).to(device),
+        terminated=torch.from_numpy(terminated).to(device),
+        ended=torch.from_numpy(ended).to(device),
+        valid=torch.from_numpy(valid).to(device),
+    )
+    return rollout, episodes
 
 
-def ppo_loss(agent, args, obs, actions, old_log_probs, old_values, advantages, returns, valid) -> tuple[Tensor, dict]:
-    """Clipped surrogate, value loss and entropy bonus (arXiv 1707.06347, Eq. 9) over the valid rows of a minibatch:
-    obs is (batch, *observation), all else (batch,). Returns the loss, and its parts for the log."""
-    count = valid.sum().clamp_min(1)
-    weights = valid / count  # the product with these is the mean over the valid rows
-    _, logits, values = agent(obs)
-    log_softmax = logits.log_softmax(dim=-1)
+# ALGO LOGIC: advantages, loss and update
+def gae(
+    rewards: Tensor,
+    values: Tensor,
+    terminated: Tensor,
+    ended: Tensor,
+    valid: Tensor,
+    gamma: float,
+    gae_lambda: float,
+) -> Tensor:
+    """Generalized advantage estimation (Schulman et al. 2016, arXiv 1506.02438, Eq. 16).
+
+    Tensors of (num_steps, num_envs), values one row longer. Truncation bootstraps from the true
+    last observation, termination does not; both stop the recursion. Invalid rows get 0 and reach
+    no other.
+    """
+    next_values = torch.where(terminated, 0.0, values[1:])
+    deltas = torch.where(valid, rewards + gamma * next_values - values[:-1], 0.0)
+    discounts = torch.where(valid & ~ended, gamma * gae_lambda, 0.0)
+    advantage = torch.zeros_like(deltas[0])
+    advantages = []
+    for delta, discount in zip(reversed(deltas.unbind()), reversed(discounts.unbind())):
+        advantage = delta + discount * advantage
+        advantages.append(advantage)
+    return torch.stack(advantages[::-1])
+
+
+class Batch(NamedTuple):
+    """Rows of a rollout, for `ppo_loss`. Observations and floats are 0 in invalid rows, so that
+    nothing that stands there reaches a loss."""
+
+    obs: Tensor  # (rows, *observation)
+    actions: Tensor  # (rows,), as all that follow
+    log_probs: Tensor  # of the actions, by the policy that acted
+    values: Tensor
+    advantages: Tensor
+    returns: Tensor
+    valid: Tensor
+
+
+@torch.no_grad()
+def make_batch(rollout: Rollout, args: Args) -> Batch:
+    """The rows of a rollout with advantages and returns."""
+    log_probs = behaviour_log_probs(rollout.logits.log_softmax(dim=-1), args.epsilon)
+    log_probs = log_probs.gather(-1, rollout.actions[..., None]).squeeze(-1)
+    advantages = gae(
+        rollout.rewards,
+        rollout.values,
+        rollout.terminated,
+        rollout.ended,
+        rollout.valid,
+        args.gamma,
+        args.gae_lambda,
+    )
+
+    def rows(column: Tensor) -> Tensor:
+        return torch.where(rollout.valid, column, 0.0).flatten()
+
+    valid = rollout.valid.flatten()
+    obs = rollout.obs[:-1].flatten(0, 1).clone()
+    obs[~valid] = 0
+    return Batch(
+        obs=obs,
+        actions=rollout.actions.flatten(),
+        log_probs=rows(log_probs),
+        values=rows(rollout.values[:-1]),
+        advantages=rows(advantages),
+        returns=rows(advantages + rollout.values[:-1]),
+        valid=valid,
+    )
+
+
+def normalize(advantages: Tensor, returns: Tensor, valid: Tensor) -> Tensor:
+    """Advantages (batch,) less their mean, over their standard deviation, both of the valid rows.
+    A deviation below 1e-6 of the largest return is float32's rounding: it becomes 0, and not 1."""
+    count = valid.sum()
+    centred = advantages - advantages @ (valid / count)
+    variance = centred.square() @ (valid / (count - 1).clamp_min(1))
+    deviation = variance.sqrt()
+    rounding = 1e-6 * returns.abs().max()
+    return torch.where(deviation > rounding, centred / (deviation + 1e-8), 0.0)
+
+
+def ppo_loss(agent: Agent, batch: Batch, args: Args) -> tuple[Tensor, dict[str, Tensor]]:
+    """Clipped surrogate, value loss and entropy bonus (arXiv 1707.06347, Eq. 9) over the valid rows
+    of a minibatch. Returns the loss, and its parts for the log."""
+    weights = batch.valid / batch.valid.sum()  # `x @ weights` is the mean of x over the valid rows
+    features, logits = agent(batch.obs)
+    values = agent.value(batch.obs, features)
+    log_softmax = logits.log_softmax(dim=-1)  # without epsilon, whose entropy earns no bonus
     entropy = -(log_softmax.exp() * log_softmax).sum(dim=-1) @ weights
-    log_ratio = behaviour_log_probs(logits, args.epsilon).gather(1, actions[:, None]).squeeze(1) - old_log_probs
+    log_probs = behaviour_log_probs(log_softmax, args.epsilon)
+    log_probs = log_probs.gather(1, batch.actions[:, None]).squeeze(1)
+    log_ratio = log_probs - batch.log_probs
     ratio = log_ratio.exp()
     clipped_ratio = ratio.clamp(1 - args.clip_coef, 1 + args.clip_coef)
 
+    advantages = batch.advantages
     if args.norm_adv:
-        advantages = advantages - advantages @ weights
-        advantages = advantages / ((advantages.square() @ weights * count / (count - 1).clamp_min(1)).sqrt() + 1e-8)
+        advantages = normalize(advantages, batch.returns, batch.valid)
     policy_loss = -torch.minimum(advantages * ratio, advantages * clipped_ratio) @ weights
 
-    value_errors = (values - returns).square()
+    value_errors = (values - batch.returns).square()
     if args.clip_vloss:
-        clipped_values = old_values + (values - old_values).clamp(-args.clip_coef, args.clip_coef)
-        value_errors = torch.maximum(value_errors, (clipped_values - returns).square())
+        change = (values - batch.values).clamp(-args.clip_coef, args.clip_coef)
+        clipped_errors = (batch.values + change - batch.returns).square()
+        value_errors = torch.maximum(value_errors, clipped_errors)
     value_loss = 0.5 * value_errors @ weights
 
-    parts = {"policy_loss": policy_loss, "value_loss": value_loss, "entropy": entropy}
-    parts |= {"approx_kl": (ratio - 1 - log_ratio) @ weights, "clipfrac": (ratio != clipped_ratio).float() @ weights}
-    return policy_loss - args.ent_coef * entropy + args.vf_coef * value_loss, parts
+    loss = policy_loss - args.ent_coef * entropy + args.vf_coef * value_loss
+    with torch.no_grad():
+        parts = {
+            "policy_loss": policy_loss.detach(),
+            "value_loss": value_loss.detach(),
+            "entropy": entropy.detach(),
+            "old_approx_kl": -log_ratio @ weights,
+            "approx_kl": (ratio - 1 - log_ratio) @ weights,  # joschu.net/blog/kl-approx.html
+            "clipfrac": (ratio != clipped_ratio).float() @ weights,
+        }
+    return loss, parts
 
 
-def update(agent: Agent, loss_fn, optimizer: torch.optim.Optimizer, columns: list[Tensor], args: Args) -> dict[str, float]:
-    """Epochs of minibatch steps over one batch. Returns the means of the loss's parts and of the gradient's norm."""
-    history, parameters = [], list(agent.parameters())  # a list, as walking the modules is slow
+def trainable_parameters(module: nn.Module) -> list[nn.Parameter]:
+    return [parameter for parameter in module.parameters() if parameter.requires_grad]
+
+
+def flatten_parameters(module: nn.Module) -> Tensor:
+    """All that trains as one vector theta (P,), of which the module's parameters are views from
+    here on, and their gradients of theta.grad: so a few operations move them all."""
+    parameters = trainable_parameters(module)
+    theta = nn.utils.parameters_to_vector(parameters).detach()
+    theta.grad = torch.zeros_like(theta)
+    nn.utils.vector_to_parameters(theta, parameters)
+    sizes = [parameter.numel() for parameter in parameters]
+    for parameter, gradient in zip(parameters, theta.grad.split(sizes)):
+        parameter.grad = gradient.view_as(parameter)
+    return theta
+
+
+def check_flattened(module: nn.Module, theta: Tensor) -> None:
+    """Raises RuntimeError if the module has trainable parameters that are not views of theta, or if
+    their gradients are not views of theta.grad."""
+    parameters = trainable_parameters(module)
+    if any(parameter.grad is None for parameter in parameters):
+        raise RuntimeError("zero_grad() took the gradients out of theta.grad: leave it out")
+    memory = {parameter.untyped_storage().data_ptr() for parameter in parameters}
+    if memory != {theta.untyped_storage().data_ptr()}:
+        raise RuntimeError("what trains is not in theta: flatten the parameters anew")
+
+
+def loss_gradient(agent: Agent, minibatch: Batch, args: Args) -> tuple[Tensor, dict[str, Tensor]]:
+    """The gradient (P,) of `ppo_loss` by theta, no longer than `max_grad_norm`, and for the log the
+    loss's parts and the norm before: what `--compile` compiles."""
+    loss, parts = ppo_loss(agent, minibatch, args)
+    parameters = trainable_parameters(agent)
+    gradients = torch.autograd.grad(loss, parameters, materialize_grads=True)  # 0 where unused
+    gradient = torch.cat([gradient.flatten() for gradient in gradients])
+    norm = gradient.norm()
+    scale = (args.max_grad_norm / (norm + 1e-6)).clamp(max=1)
+    return gradient * scale, parts | {"gradient_norm": norm}
+
+
+class Adam:
+    """Adam (Kingma & Ba 2015, arXiv 1412.6980) for one vector, with the interface of torch.optim,
+    which works in its place; but the import of that takes as long as a short run."""
+
+    def __init__(
+        self, theta: Tensor, lr: float, eps: float, betas: tuple[float, float] = (0.9, 0.999)
+    ):
+        self.theta = theta
+        self.eps = eps
+        self.betas = betas
+        self.param_groups = [{"lr": lr}]
+        self.steps = 0
+        self.mean = torch.zeros_like(theta)  # of gradients
+        self.mean_square = torch.zeros_like(theta)
+
+    def step(self) -> None:
+        """Move theta against theta.grad."""
+        beta1, beta2 = self.betas
+        gradient = self.theta.grad
+        self.steps += 1
+        self.mean.lerp_(gradient, 1 - beta1)
+        self.mean_square.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
+        rms = (self.mean_square / (1 - beta2**self.steps)).sqrt()
+        step_size = self.param_groups[0]["lr"] / (1 - beta1**self.steps)
+        self.theta.addcdiv_(self.mean, rms + self.eps, value=-step_size)
+
+    def state_dict(self) -> dict:
+        return {"steps": self.steps, "mean": self.mean, "mean_square": self.mean_square}
+
+    def load_state_dict(self, state: dict) -> None:
+        self.steps = state["steps"]
+        self.mean.copy_(state["mean"])
+        self.mean_square.copy_(state["mean_square"])
+
+
+def update(
+    agent: Agent,
+    theta: Tensor,
+    gradient_fn: Callable,
+    optimizer: Adam,
+    batch: Batch,
+    args: Args,
+) -> dict[str, float]:
+    """Epochs of minibatch steps over one batch.
+
+    Returns the means over them of the loss's parts and of the gradient's norm (CleanRL logs those
+    of the last), and how many were skipped, as an advantage can't be normalized without another.
+    """
+    check_flattened(agent, theta)
+    size = len(batch.valid) // args.num_minibatches
+    least = 2 if args.norm_adv else 1  # valid rows
+    history = []
+    skipped = 0
     for _ in range(args.update_epochs):
-        order = torch.randperm(len(columns[0])).to(columns[0].device)
-        for minibatch in zip(*(x[order].split(len(order) // args.num_minibatches) for x in columns)):
-            loss, parts = loss_fn(agent, args, *minibatch)
-            optimizer.zero_grad()
-            loss.backward()
-            norm = nn.utils.clip_grad_norm_(parameters, args.max_grad_norm)
+        order = torch.randperm(len(batch.valid)).to(agent.device)
+        for columns in zip(*(column[order].split(size) for column in batch)):
+            minibatch = Batch(*columns)
+            if minibatch.valid.sum() < least:
+                skipped += 1
+                continue
+            gradient, parts = gradient_fn(agent, minibatch, args)
+            theta.grad.copy_(gradient)
             optimizer.step()
-            history.append(torch.stack([*parts.values(), norm]).detach())
-    return dict(zip([*parts, "gradient_norm"], torch.stack(history).mean(dim=0).tolist()))
+            history.append(parts)
+        if args.target_kl is not None and history and history[-1]["approx_kl"] > args.target_kl:
+            break
+    results = {"skipped": skipped}
+    for name in history[0] if history else []:
+        results[name] = torch.stack([row[name] for row in history]).mean().item()
+    return results
 
 
-# PLUMBING: errors, environments, files
+def explained_variance(returns: Tensor, values: Tensor) -> float:
+    """The share (at most 1) of the variance of returns (rows,) that values (rows,) explain."""
+    errors = returns - values
+    return (1 - errors.var(correction=0) / returns.var(correction=0)).item()
+
+
+def train(args: Args, envs: VectorEnv, agent: Agent, run: "Run") -> None:
+    """PPO: take a rollout, estimate advantages, update; until all timesteps are taken."""
+    theta = flatten_parameters(agent)
+    optimizer = Adam(theta, args.learning_rate, args.adam_eps)
+    learning_rates = [group["lr"] for group in optimizer.param_groups]
+    gradient_fn = compiled(loss_gradient) if args.compile else loss_gradient
+    first_obs, info = envs.reset(seed=environment_seed(args.seed, run.global_step))
+    state = EnvState(first_obs, info["lives"])
+    run.begin(agent, optimizer)
+
+    while run.goes_on():
+        steps_left = args.total_timesteps - run.global_step
+        left = steps_left / args.total_timesteps if args.anneal_lr else 1
+        for group, learning_rate in zip(optimizer.param_groups, learning_rates):
+            group["lr"] = left * learning_rate
+
+        stopwatch = Stopwatch()
+        rollout, episodes = collect(envs, agent, state, args, steps_left, stopwatch)
+        run.log_rollout(rollout, episodes)
+        run.global_step += int(rollout.valid.sum())
+
+        with stopwatch.runs("learning"):
+            batch = make_batch(rollout, args)
+            losses = update(agent, theta, gradient_fn, optimizer, batch, args)
+        run.log_losses(losses)
+        explained = explained_variance(batch.returns[batch.valid], batch.values[batch.valid])
+        run.log("losses", {"explained_variance": explained})
+        run.log("charts", {"learning_rate": optimizer.param_groups[0]["lr"]})
+        with stopwatch.runs("collapse"):
+            if run.iteration % args.collapse_every == 0 or run.is_done():
+                run.log_collapse(measure_collapse(agent, batch.obs[batch.valid], args))
+        run.log("seconds", stopwatch.seconds)
+        run.end_iteration()
+
+
+# PLUMBING: errors, environments, files. What can be is the same text in every script.
+class Stopwatch:
+    """Seconds by stage."""
+
+    def __init__(self):
+        self.seconds = {}
+
+    @contextlib.contextmanager
+    def runs(self, stage: str) -> Iterator[None]:
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            taken = time.perf_counter() - start
+            self.seconds[stage] = self.seconds.get(stage, 0.0) + taken
+
+
+def compiled(function: Callable) -> Callable:
+    """The function as one graph, in which torch.autograd.grad is too. Exits with code 2 if there is
+    no compiler."""
+    compiler = os.environ.get("CXX", "g++")  # as torch looks for it
+    if shutil.which(compiler) is None:
+        fail("compile", True, f"needs a C++ compiler, and there is no {compiler}")
+    torch._dynamo.config.trace_autograd_ops = True
+    return torch.compile(function)
+
+
+def cpu_has_bfloat16() -> bool:
+    """Whether the CPU multiplies matrices of bfloat16 by instructions of its own."""
+    return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
+
 def fail(flag: str, value: object, reason: object) -> NoReturn:
     """Say in one line which flag's value cannot work, and exit with code 2."""
-    print(f"error: --{flag.replace('_', '-')} {value}: {' '.join(str(reason).split())}", file=sys.stderr)
+    line = f"error: --{flag.replace('_', '-')} {value}: {reason}"
+    print(" ".join(line.split()), file=sys.stderr)
     sys.exit(2)
 
 
-def check_args(args: Args) -> None:
-    """Refuse values that cannot work whatever the game."""
-    for flag, value in asdict(args).items():
-        least = 1 if type(value) is int and flag != "seed" else 0
-        most = 1 if flag in ("epsilon", "gamma", "gae_lambda", "sticky_actions") else 2**32 if flag == "seed" else math.inf
-        if isinstance(value, int | float) and not (least <= value <= most and math.isfinite(value)):
-            fail(flag, value, f"must be finite and lie in [{least}, {most}]")
-    filmable = args.evaluate and find_spec("moviepy") and args.backend == "envpool"
-    for flag, wrong, reason in (
-        ("num_minibatches", args.num_envs * args.num_steps % args.num_minibatches, "must divide num_envs * num_steps"),
-        ("track", args.track and not getattr(find_spec("wandb"), "origin", None), "needs wandb: pip install wandb"),
-        ("cuda", args.cuda and not torch.cuda.is_available(), "torch finds no CUDA device"),
-        ("pin_memory", args.pin_memory and not args.cuda, "needs --cuda"),
-        ("capture_video", args.capture_video and not filmable, "needs --evaluate, moviepy and --backend envpool"),
-        ("head_frame", args.head_frame != "simplex" and not args.etf_head, "needs --etf-head"),
-        ("head_trainable", args.head_trainable and not args.etf_head, "needs --etf-head"),
-        ("feature_activation", args.feature_activation == "relu" and args.etf_head, "cannot align with --etf-head"),
-    ):
-        if wrong:
-            fail(flag, getattr(args, flag), reason)
+def parse_args(defaults: Args) -> Args:
+    """The command line. `--help` shows a group of flags for each class that Args is made of."""
+    groups = list(reversed(Args.__bases__))
+    inherited = {flag.name for group in groups for flag in fields(group)}
+    own = [(flag.name, flag.type) for flag in fields(Args) if flag.name not in inherited]
+    if own:  # in a class with the name and place of Args, where tyro finds their texts
+        groups.append(make_dataclass("Args", own, namespace={"__module__": __name__}))
+    values = {}
+    for group in groups:
+        title = group.__name__.removesuffix("Args").lower() or "further"
+        values[title] = group(*(getattr(defaults, flag.name) for flag in fields(group)))
+    types = [(title, tyro.conf.OmitArgPrefixes[type(value)]) for title, value in values.items()]
+    Flags = make_dataclass("Flags", types)
+    description = __doc__.split("\n\n    ")[0]
+    parsed = tyro.cli(Flags, default=Flags(**values), description=description)
+    flags = {}
+    for group in vars(parsed).values():
+        flags |= vars(group)
+    return Args(**flags)
 
 
-def make_envs(args: Args, num_envs: int, seed: int, video_folder: Path | None = None) -> VectorEnv:
-    """Atari as in "NoFrameskip-v4": grey 84x84 frames, 4 stacked; an action lasts 4 frames, of which the last two are joined
-    by their maximum; up to 30 no-ops and FIRE at the start; at most 27,000 steps. Episodes are whole games, rewards are
-    unclipped, info["lives"] tells the lives left. At the start envpool fires after the no-ops and fills the stack with that
-    frame, ale-py fires before them and fills it with black. envpool takes its seed here, ale-py when reset."""
-    package = "envpool" if args.backend == "envpool" else "ale-py"
-    options = {"noop_max": 30, "use_fire_reset": True, "episodic_life": False, "full_action_space": args.full_action_space}
-    options |= {"repeat_action_probability": args.sticky_actions, "num_threads": min(args.num_threads, num_envs)}
+def read_command_line() -> tuple[Args, dict]:
+    """The flags, and the checkpoint to go on from, if any ({}). The checkpoint's flags are the
+    defaults then, but for those by which a file from elsewhere could do harm."""
+    args = parse_args(Args())
+    if args.resume is None:
+        return args, {}
+    path = args.resume
     try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        saved = dict(state["args"])
+        imports = ":" in saved["env_id"]
+        trained = min(state["global_step"], saved["total_timesteps"])
+        for key in ("agent", "optimizer_kind", "optimizer", "random", "log_sizes"):
+            state[key]
+    except Exception as error:  # a damaged file can raise anything
+        cause = str(error).split(". ")[0]  # without torch's advice to trust the file
+        fail("resume", path, f"cannot be read as a checkpoint ({type(error).__name__}: {cause})")
+
+    known = {field.name for field in fields(Args)}
+    unknown = saved.keys() - known
+    if unknown:
+        print(f"--resume {path}: has no use for its flags {', '.join(sorted(unknown))}")
+    never = {"resume", "track", "wandb_project_name", "wandb_entity"}
+    if imports:
+        never.add("env_id")  # importing its module would run code
+    taken = {flag: value for flag, value in saved.items() if flag in known - never}
+    args = parse_args(Args(**taken))
+    for flag in ("env_id", *(field.name for field in fields(HeadArgs))):
+        if flag in saved and getattr(args, flag) != saved[flag]:
+            reason = f"but {path} was trained with {saved[flag]}"
+            if flag == "env_id" and imports:
+                reason += "; its module is imported only if you repeat that --env-id"
+            fail(flag, getattr(args, flag), reason)
+    if args.total_timesteps < trained:
+        reason = f"but the checkpoint is at step {state['global_step']}"
+        fail("total_timesteps", args.total_timesteps, reason)
+    return args, state
+
+
+def check_flags(args: Args) -> None:
+    """Refuse flags that cannot work whatever the environment and the algorithm."""
+    for flag, (least, most) in LIMITS.items():
+        value = getattr(args, flag, None)
+        if value is not None and not least <= value <= most:
+            fail(flag, value, f"must lie in [{least}, {most}]")
+    if 0 < args.feature_norm < 1e-3:
+        fail("feature_norm", args.feature_norm, "must be 0 or at least 0.001")
+    if args.head_frame != "simplex" and not args.etf_head:
+        fail("head_frame", args.head_frame, "needs --etf-head")
+    if args.head_trainable and not args.etf_head:
+        fail("head_trainable", args.head_trainable, "needs --etf-head")
+    if args.feature_activation == "relu" and args.etf_head:
+        fail("feature_activation", args.feature_activation, "cannot align with --etf-head")
+    wandb = find_spec("wandb")  # a mere directory of that name has no origin
+    if args.track and (wandb is None or wandb.origin is None):
+        fail("track", args.track, "needs wandb: pip install wandb")
+
+
+def seed_everything(args: Args) -> None:
+    """Seed all generators of this process. Environments have `environment_seed`."""
+    random.seed(args.seed)
+    np.random.seed(args.seed)
+    torch.manual_seed(args.seed)
+    torch.backends.cudnn.deterministic = args.torch_deterministic
+
+
+def random_state() -> dict:
+    """The states of all generators of this process, as a checkpoint can hold them."""
+    name, keys, *rest = np.random.get_state()
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    return {
+        "python": random.getstate(),
+        "numpy": (name, keys.tolist(), *rest),
+        "torch": torch.get_rng_state(),
+        "cuda": cuda,
+    }
+
+
+def set_random_state(state: dict) -> None:
+    """Set what `random_state` returned."""
+    random.setstate(state["python"])
+    np.random.set_state(state["numpy"])
+    torch.set_rng_state(state["torch"])
+    if len(state["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(state["cuda"])
+
+
+def environment_seed(seed: int, global_step: int = 0) -> int:
+    """The seed of the first environment, in the range of every back-end; the others count on from
+    it. Runs of seeds below 2,000 begin 1,000,003 apart; an evaluation takes -1 - seed."""
+    return (1_000_003 * seed + global_step) % 2**31
+
+
+class EnvironmentFailed(Exception):
+    """An environment raised, exited, or returned what it should not."""
+
+
+class Environments(gym.vector.VectorWrapper):
+    """Environments whose own errors say, below their traceback, whose they are."""
+
+    def __init__(self, envs: VectorEnv, env_id: str):
+        super().__init__(envs)
+        self.env_id = env_id
+        # of observations, rewards, terminated, truncated
+        one = envs.single_observation_space.shape  # as envpool's observation_space is
+        self.shapes = [(envs.num_envs, *one)] + 3 * [(envs.num_envs,)]
+
+    def reset(self, **kwargs) -> tuple:
+        return self.call(self.env.reset, **kwargs)
+
+    def step(self, actions: np.ndarray) -> tuple:
+        return self.call(self.env.step, actions)
+
+    def close(self, **kwargs) -> None:
+        self.call(self.env.close, **kwargs)
+
+    def call(self, method: Callable, *args, **kwargs) -> tuple | None:
+        """Raises EnvironmentFailed if the method raises, exits, or returns other shapes."""
+        try:
+            returned = method(*args, **kwargs)
+            shapes = [np.shape(values) for values in (returned or ())[:-1]]
+            if shapes != self.shapes[: len(shapes)]:
+                raise ValueError(f"arrays of shapes {shapes}, not {self.shapes[: len(shapes)]}")
+        except (Exception, SystemExit) as error:
+            reason = f"its {method.__name__}() ended with {error!r}"
+            raise EnvironmentFailed(f"--env-id {self.env_id}: {reason}") from error
+        return returned
+
+
+class SeededPool(gym.vector.VectorWrapper):
+    """envpool's environments, which take their seed when they are made: so a reset with a seed
+    makes them anew."""
+
+    def __init__(self, make: Callable[..., VectorEnv]):
+        super().__init__(make(seed=0))
+        self.make = make
+
+    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple:
+        if seed is not None:
+            self.env.close()
+            self.env = self.make(seed=seed)
+        return self.env.reset()
+
+    def render(self) -> list[np.ndarray]:
+        return [*self.env.render()]
+
+
+def make_envs(args: Args, num_envs: int, render_mode: str | None = None) -> VectorEnv:
+    """Atari as in "NoFrameskip-v4": grey 84x84 frames, 4 stacked; an action lasts 4 frames, of
+    which the last two are joined by their maximum; up to 30 no-ops and FIRE at the start; at most
+    27,000 steps. Exits with code 2 if there is no such game.
+
+    Episodes are whole games, rewards are unclipped, and info["lives"] tells the lives that are
+    left. At the start envpool fires after the no-ops and fills the stack with that frame, ale-py
+    fires before them and fills it with black.
+    """
+    package = "envpool" if args.backend == "envpool" else "ale-py"
+    options = {
+        "num_envs": num_envs,
+        "num_threads": min(args.num_threads, num_envs),
+        "noop_max": 30,
+        "use_fire_reset": True,
+        "episodic_life": False,
+        "repeat_action_probability": args.sticky_actions,
+        "full_action_space": args.full_action_space,
+    }
+    try:
+        games = known_games(args.backend)
+        if args.env_id not in games:
+            other = f"ALE/{args.env_id}"
+            if package == "envpool":
+                other = args.env_id.removeprefix("ALE/")
+            advice = "what is not an Atari game is for ppo_acpg.py"
+            if other in games:
+                advice = f"it is {other} there"
+            fail("env_id", args.env_id, f"is no game of --backend {args.backend}; {advice}")
+        game = games[args.env_id]
         if package == "envpool":
             warnings.filterwarnings("ignore", "EnvPool seeds are fixed")
-            specs = import_module("envpool.registration").registry.specs
-            games = {task: task for task, (module, *_) in specs.items() if module == "envpool.atari"}
-            options |= {"env_type": "gymnasium", "render_mode": "rgb_array" if video_folder else None}
-            make = partial(import_module("envpool").make, reward_clip=False, seed=seed)
+            options |= {"env_type": "gymnasium", "render_mode": render_mode, "reward_clip": False}
+            envs = SeededPool(partial(import_module("envpool").make, game, **options))
         else:
-            gym.register_envs(import_module("ale_py"))
-            games = {name: spec.kwargs["game"] for name, spec in gym.registry.items() if name.startswith("ALE/")}
-            make = partial(import_module("ale_py.vector_env").AtariVectorEnv, reward_clipping=False)
-        if args.env_id not in games:
-            other = args.env_id.removeprefix("ALE/") if package == "envpool" else f"ALE/{args.env_id}"
-            advice = f"it is {other} there" if other in games else "what is not an Atari game is for ppo_acpg.py"
-            fail("env_id", args.env_id, f"is no game of --backend {args.backend}; {advice}")
-        envs = make(games[args.env_id], num_envs=num_envs, **options)
+            options["reward_clipping"] = False
+            envs = import_module("ale_py.vector_env").AtariVectorEnv(game, **options)
     except Exception as error:  # whatever a missing package or ROM raises
-        fail("backend", args.backend, f"{error}; pip install --force-reinstall {package} brings it and its ROMs")
-    if envs.metadata.get("autoreset_mode") != AutoresetMode.NEXT_STEP:
-        fail("backend", args.backend, f"resets by {envs.metadata.get('autoreset_mode')}, not NEXT_STEP")
-    if video_folder:
-        envs.render = partial(lambda screens: [*screens()], envs.render)  # RecordVideo asks for a list
-        envs = gym.wrappers.vector.RecordVideo(envs, str(video_folder), episode_trigger=lambda n: True, fps=15)
-    return gym.wrappers.vector.RecordEpisodeStatistics(envs)
+        advice = f"pip install --force-reinstall {package} brings it and its ROMs"
+        fail("backend", args.backend, f"{error}; {advice}")
+    autoreset = envs.metadata.get("autoreset_mode")
+    if autoreset != AutoresetMode.NEXT_STEP:
+        fail("backend", args.backend, f"resets by {autoreset}, not NEXT_STEP")
+    return Environments(envs, args.env_id)
+
+
+def known_games(backend: str) -> dict[str, str]:
+    """The games of a back-end by their ids, as it names them itself."""
+    if backend == "envpool":
+        specs = import_module("envpool.registration").registry.specs
+        return {task: task for task, (module, *_) in specs.items() if module == "envpool.atari"}
+    gym.register_envs(import_module("ale_py"))
+    specs = {env_id: spec for env_id, spec in gym.registry.items() if env_id.startswith("ALE/")}
+    return {env_id: spec.kwargs["game"] for env_id, spec in specs.items()}
+
+
+def make_agent(envs: VectorEnv, args: Args) -> Agent:
+    """The agent for these environments, on its device."""
+    shape = envs.single_observation_space.shape
+    width_flag = "hidden_size" if args.feature_dim is None else "feature_dim"
+    try:
+        agent = Agent(shape, int(envs.single_action_space.n), args)
+        return agent.to("cuda" if args.cuda and torch.cuda.is_available() else "cpu")
+    except ValueError as error:  # no frame of this size
+        fail(width_flag, getattr(args, width_flag), error)
+    except (MemoryError, RuntimeError) as error:  # torch's: can't allocate memory
+        fail("hidden_size", args.hidden_size, error)
 
 
 def save(path: Path, state: dict) -> None:
-    """Write beside `path`, then rename: a kill or a full disk leaves the old file whole."""
-    with open(path.with_suffix(".tmp"), "wb", buffering=0) as file:
-        torch.save(state, file)
-        os.fsync(file.fileno())
-    os.replace(path.with_suffix(".tmp"), path)
+    """torch.save, so that a kill or a full disk leaves the old file whole. Raises OSError."""
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    write(path, buffer.getvalue())
 
 
-def load(flag: str, path: str) -> dict:
-    """What this script saved at `path`."""
+def write(path: Path, data: bytes) -> None:
+    """Write beside `path`, then rename. Raises OSError."""
+    temporary = path.with_name(f"{path.name}.tmp")
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        script, keys, _ = state["script"], state["args"].keys(), state["optimizer" if flag == "resume" else "agent"]
-    except Exception as error:  # a damaged file can raise anything
-        fail(flag, path, f"cannot be read as a checkpoint ({type(error).__name__}: {error})".split("\n")[0])
-    if script != Path(__file__).stem or keys != asdict(Args()).keys():
-        fail(flag, path, f"was written by {script}.py, or by another version of it")
-    return state
+        with open(temporary, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 @torch.inference_mode()
-def evaluate(envs: VectorEnv, policy, episodes: int, seed: int) -> list[float]:
-    """Greedy returns, one of each environment per reset, as else short episodes would prevail; endless ones are cut off."""
-    returns = []
-    while len(returns) < episodes:
-        obs, _ = envs.reset(seed=seed + len(returns))
-        totals, running, steps = np.zeros(envs.num_envs), np.ones(envs.num_envs, dtype=bool), 0
-        while running.any() and (steps := steps + 1) <= 27_000:
-            obs, rewards, terminated, truncated, _ = envs.step(policy(obs).argmax(axis=-1) + envs.single_action_space.start)
-            totals += np.where(running, rewards, 0)
+def evaluate(envs: VectorEnv, agent: Agent, episodes: int, seed: int) -> list[tuple[float, int]]:
+    """Return and length of greedy games: the first of each environment after a reset, as else short
+    ones would prevail. Endless ones are cut off after 27,000 steps. The network sees those that
+    still run alone, as the last may run for long."""
+    results = []
+    while len(results) < episodes:
+        obs, _ = envs.reset(seed=environment_seed(-1 - seed, len(results)))
+        returns = np.zeros(envs.num_envs)
+        lengths = np.zeros(envs.num_envs, np.int64)
+        running = np.ones(envs.num_envs, np.bool_)
+        actions = np.zeros(envs.num_envs, np.int64)
+        while running.any() and lengths.max() < 27_000:
+            _, logits = agent(torch.from_numpy(obs[running]).to(agent.device))
+            actions[running] = logits.argmax(dim=-1).cpu().numpy()
+            obs, rewards, terminated, truncated, _ = envs.step(actions)
+            returns += np.where(running, rewards, 0)
+            lengths += running
             running &= ~(terminated | truncated)
-        returns.extend(totals)
-    return returns
+        results.extend(zip(returns.tolist(), lengths.tolist()))
+    return results[:episodes]
 
 
-def train(args: Args, envs: VectorEnv, agent: Agent, state: dict, seed: int) -> None:
-    """Train in a new directory, or on from a checkpoint's `state` in its own. The seed is the environments'."""
-    optimizer = torch.optim.Adam(agent.parameters(), eps=1e-5, fused=True)
-    loss_fn = torch.compile(ppo_loss) if args.compile else ppo_loss
-    iteration, global_step, start = state["iteration"], state["global_step"], time.time() - state["seconds"]
-    frames, info = envs.reset(seed=seed)
-    play = frames, np.zeros(args.num_envs, dtype=bool), info["lives"].copy()
-    if args.resume:
-        optimizer.load_state_dict(state["optimizer"])
-        torch.set_rng_state(state["rng"])
-    state |= {"script": Path(__file__).stem, "args": asdict(args) | {"resume": None}}
-    head = args.head_frame.replace("simplex", "etf") + "-trainable" * args.head_trainable if args.etf_head else "linear"
-    name = f"{args.env_id}__{state['script']}__{head}__{args.seed}__{time.time():.3f}"
-    run = Path(args.resume).parent if args.resume else Path(args.runs_dir, name.replace("/", "-").replace(":", "-"))
-    run.mkdir(parents=True, exist_ok=bool(args.resume))
-    checkpoint = run / "checkpoint.pt"
-    (run / "args.json").write_text(json.dumps(state["args"], indent=2))
-    if args.track:
-        import_module("wandb").init(id=run.name, name=run.name, resume="allow", config=state["args"], sync_tensorboard=True)
-    for log in run.glob("e*"):  # episodes.csv and TensorBoard's events: what came after the checkpoint goes
-        os.truncate(log, state["log_sizes"].get(log.name, 0))
-    writer, recent, episodes_file = SummaryWriter(run), state["recent"], open(run / "episodes.csv", "a", 1)
-    episodes_file.write("" if episodes_file.tell() else "global_step,return,length,seconds\n")
-    bar, next_line = tqdm(total=args.total_timesteps, initial=global_step, disable=not sys.stdout.isatty()), 0.0
+class Run:
+    """A run's directory, logs, checkpoints and progress. Nothing is written before `begin`."""
 
-    while global_step < args.total_timesteps:
-        iteration += 1
-        lr = optimizer.param_groups[0]["lr"] = args.learning_rate * (1 - args.anneal_lr * global_step / args.total_timesteps)
-        rollout, play, episodes, stages = collect(envs, agent, *play, args)
-        for steps, episode_return, length in episodes:
-            episodes_file.write(f"{global_step + steps},{episode_return},{length},{time.time() - start:.2f}\n")
-        recent = (recent + [episode_return for _, episode_return, _ in episodes])[-100:]
-        global_step += int(rollout.valid.sum())
-        last = global_step >= args.total_timesteps
+    def __init__(self, args: Args, checkpoint: dict):
+        self.args = args
+        self.resumed = checkpoint
+        self.path = Path(args.resume).resolve().parent if args.resume else None
+        self.iteration = checkpoint.get("iteration", 0)
+        self.global_step = checkpoint.get("global_step", 0)
+        self.recent = checkpoint.get("recent", [])  # returns of the last 100 episodes
+        self.collapse = checkpoint.get("collapse", [])  # all measurements
+        self.extra = checkpoint.get("extra", {})  # what else a script wants to find again
+        self.episodes = []  # that ended since the last entry in the log
+        self.start = time.monotonic() - checkpoint.get("seconds", 0.0)
+        self.next_line = 0.0  # the seconds at which progress is printed again
+        self.training = False
+        self.signal = 0  # that asked the run to stop
+        self.has_skipped = False  # steps of the optimizer, and said so
+        self.bar = None
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self.on_signal)
 
-        metrics, learning = {}, time.perf_counter()
-        if iteration % args.collapse_every == 0 or last:
-            features, labels = rollout.features[:-1][rollout.valid], rollout.logits[:-1][rollout.valid].argmax(dim=1)
-            metrics = collapse_metrics(features, labels, agent.head.weight, args.collapse_center)
-            state["collapse"].append({"global_step": global_step} | metrics)
-        stages["collapse"] = time.perf_counter() - learning
-        losses = update(agent, loss_fn, optimizer, make_batch(rollout, args), args)
-        stages["learning"] = time.perf_counter() - learning - stages["collapse"]
-        if broken := ", ".join(f"{name} is {value}" for name, value in losses.items() if not math.isfinite(value)):
-            sys.exit(f"iteration {iteration}: {broken}; last good checkpoint: {checkpoint if checkpoint.exists() else None}")
+    def begin(self, agent: Agent, optimizer) -> None:
+        """Restore the checkpoint, if there is one, and open the logs."""
+        self.training = True
+        self.agent = agent
+        self.optimizer = optimizer
+        if self.resumed:
+            kind = self.resumed["optimizer_kind"]
+            groups = [dict(group) for group in optimizer.param_groups]
+            if kind != type(optimizer).__name__:
+                fail("resume", self.args.resume, f"has a state of {kind}, no other optimizer's")
+            try:
+                agent.load_state_dict(self.resumed["agent"])
+                optimizer.load_state_dict(self.resumed["optimizer"])
+                for group, options in zip(optimizer.param_groups, groups):
+                    group.update(options)  # as flags given now say, and torch's would not
+                set_random_state(self.resumed["random"])
+            except Exception as error:  # of the agent or of any optimizer
+                fail("resume", self.args.resume, f"does not fit this script: {error}")
+            self.check_logs()
+        else:
+            self.make_directory()
+        self.open_logs()
 
-        seconds = time.time() - start
-        scalars = {"charts/learning_rate": lr, "charts/SPS": global_step / seconds}
-        if episodes:
-            _, scalars["charts/episodic_return"], scalars["charts/episodic_length"] = np.mean(episodes, axis=0)
-        for group, values in (("losses", losses), ("seconds", stages), ("collapse", metrics)):
-            scalars |= {f"{group}/{key}": value for key, value in values.items()}
-        for tag, value in scalars.items():
-            writer.add_scalar(tag, value, global_step)
-        if iteration % args.checkpoint_every == 0 or last:
-            writer.flush()
-            state |= {"agent": agent.state_dict(), "optimizer": optimizer.state_dict(), "rng": torch.get_rng_state()}
-            state |= {"iteration": iteration, "global_step": global_step, "seconds": seconds, "recent": recent}
-            save(checkpoint, state | {"log_sizes": {log.name: log.stat().st_size for log in run.glob("e*")}})
-        status = f"return {np.mean(recent or math.nan):.1f} (last {len(recent)} episodes), {global_step / seconds:.0f} steps/s"
-        bar.set_postfix_str(status, refresh=False)
-        bar.update(min(global_step, args.total_timesteps) - bar.n)
-        if bar.disable and (seconds > next_line or last):
-            print(f"step {global_step}/{args.total_timesteps}: {status}", flush=True)
-            next_line = seconds + 5
+    def flags(self) -> dict:
+        return asdict(self.args) | {"resume": None}
 
-    bar.close()
-    writer.close()
-    if args.save_model:
-        save(run / "agent.pt", {key: state[key] for key in ("script", "args", "agent")})
-    print(run)
+    def make_directory(self) -> None:
+        """Make a directory that no other run has."""
+        args = self.args
+        head = "linear"
+        if args.etf_head:
+            head = args.head_frame.replace("simplex", "etf")
+        if args.head_trainable:
+            head += "-trainable"
+        while self.path is None:
+            now = f"{time.time():.3f}"
+            name = f"{args.env_id}__{args.exp_name}__{head}__{args.seed}__{now}"
+            path = Path(args.runs_dir, name.replace("/", "-").replace(":", "-"))
+            try:
+                path.mkdir(parents=True)
+                self.path = path
+            except FileExistsError as error:
+                if not Path(args.runs_dir).is_dir():
+                    fail("runs_dir", args.runs_dir, error)
+                time.sleep(0.001)  # another run began in the same millisecond
+            except OSError as error:
+                fail("runs_dir", args.runs_dir, error)
+
+    def logs(self) -> list[Path]:
+        """The files that grow while the run trains."""
+        files = [self.path / "episodes.csv", *sorted(self.path.glob("events.*.acpg"))]
+        return [file for file in files if file.is_file()]
+
+    def check_logs(self) -> None:
+        """Refuse to go on where a log lacks what the checkpoint counts. None at all is fine."""
+        for file in self.path.iterdir():
+            if file.is_symlink():  # it could lead to files that are not this run's
+                fail("resume", self.args.resume, f"{file.name} is a symbolic link")
+        sizes = {log.name: log.stat().st_size for log in self.logs()}
+        for name, counted in self.resumed["log_sizes"].items():
+            size = sizes.get(name, 0)
+            if sizes and size < counted:
+                reason = f"{name} has {size} bytes, but had {counted} at the checkpoint"
+                fail("resume", self.args.resume, reason)
+
+    def open_logs(self) -> None:
+        """Open the logs, cut back to the checkpoint, and lock episodes.csv for as long."""
+        self.episodes_csv = open(self.path / "episodes.csv", "a", buffering=1)
+        try:
+            fcntl.flock(self.episodes_csv, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            fail("resume", self.args.resume, "this run is being trained by another process")
+        for log in self.logs():
+            counted = self.resumed.get("log_sizes", {}).get(log.name, 0)
+            os.truncate(log, min(counted, log.stat().st_size))
+        if os.fstat(self.episodes_csv.fileno()).st_size == 0:
+            self.episodes_csv.write("global_step,return,length,seconds\n")
+        write(self.path / "args.json", json.dumps(self.flags(), indent=2).encode())
+        if self.args.track:
+            import_module("wandb").init(
+                project=self.args.wandb_project_name,
+                entity=self.args.wandb_entity,
+                id=self.path.name,
+                name=self.path.name,
+                resume="allow",
+                config=self.flags(),
+                sync_tensorboard=True,
+            )
+        self.writer = SummaryWriter(self.path, filename_suffix=".acpg")
+        rows = [f"|{flag}|{value}|" for flag, value in self.flags().items()]
+        self.writer.add_text("hyperparameters", "\n".join(["|flag|value|", "|-|-|", *rows]))
+        total = self.args.total_timesteps
+        quiet = not sys.stdout.isatty()
+        self.bar = tqdm(total=total, initial=min(self.global_step, total), disable=quiet)
+        self.say(f"training on {self.agent.device}, logs in {self.path}")
+
+    def say(self, line: str) -> None:
+        """Print a line without tearing the progress bar."""
+        with contextlib.suppress(OSError):  # where nobody reads on, as in `... | head`
+            tqdm.write(line)
+            sys.stdout.flush()
+
+    def on_signal(self, number: int, frame: object) -> None:
+        """Let the iteration end, which saves. A second time, or after training, stop at once."""
+        at_once = self.signal or not self.training
+        self.signal = number
+        if at_once:
+            raise KeyboardInterrupt
+
+    def is_done(self) -> bool:
+        return self.global_step >= self.args.total_timesteps
+
+    def goes_on(self) -> bool:
+        return not self.is_done() and not self.signal
+
+    def last_checkpoint(self) -> Path | None:
+        path = self.path and self.path / "checkpoint.pt"
+        return path if path and path.exists() else None
+
+    def give_up(self, reason: str) -> NoReturn:
+        """End a run whose numbers are broken."""
+        last = self.last_checkpoint()
+        sys.exit(f"iteration {self.iteration}: {reason}; last good checkpoint: {last}")
+
+    def log_rollout(self, rollout: Rollout, episodes: list[Episode]) -> None:
+        """Write the episodes of a rollout that began at `global_step` to episodes.csv. Gives up if
+        an observation or a reward that is learned from is not finite."""
+        self.iteration += 1
+        used = torch.cat([rollout.valid[:1], ~rollout.terminated])  # not what follows a termination
+        for name, values, rows in (
+            ("observation", rollout.obs, used),
+            ("reward", rollout.rewards, rollout.valid),
+        ):
+            finite = values.reshape(*rows.shape, -1).isfinite().all(dim=-1)
+            broken = (rows & ~finite).nonzero().tolist()
+            if broken:
+                t, i = broken[0]
+                value = values[t, i].flatten()
+                value = value[~value.isfinite()][0]
+                self.save()  # what was learned until this rollout is good
+                self.give_up(f"the {name} of environment {i} at step {t} is {value}")
+        seconds = time.monotonic() - self.start
+        for episode in episodes:
+            step = self.global_step + episode.steps
+            numbers = f"{step},{episode.episode_return},{episode.length},{seconds:.2f}"
+            self.episodes_csv.write(numbers + "\n")
+        self.episodes += episodes
+        self.recent = (self.recent + [episode.episode_return for episode in episodes])[-100:]
+
+    def logs_now(self) -> bool:
+        return self.iteration % self.args.log_every == 0 or self.is_done()
+
+    def log_losses(self, losses: dict[str, float]) -> None:
+        """Log the results of an update. Gives up if one is not finite, and says so, once, if steps
+        of the optimizer were skipped."""
+        numbers = losses.items()
+        broken = [f"{name} is {value}" for name, value in numbers if not math.isfinite(value)]
+        if broken:
+            self.give_up(", ".join(broken))
+        skipped = losses.get("skipped", 0)
+        if skipped > 0 and not self.has_skipped:
+            self.has_skipped = True
+            self.say(f"iteration {self.iteration}: {skipped} steps skipped that teach nothing")
+        self.log("losses", losses)
+
+    def log(self, group: str, scalars: dict[str, float]) -> None:
+        """Log scalars to TensorBoard, charts and losses every `log_every` iterations and at the
+        end; those that are undefined (NaN) are left out."""
+        if group in ("charts", "losses") and not self.logs_now():
+            return
+        for name, value in scalars.items():
+            if math.isfinite(value):
+                self.writer.add_scalar(f"{group}/{name}", value, self.global_step)
+
+    def log_collapse(self, metrics: dict[str, float]) -> None:
+        """Log measures of collapse, and keep them in the checkpoint, where the benchmark looks."""
+        self.collapse.append({"global_step": self.global_step} | metrics)
+        self.log("collapse", metrics)
+
+    def end_iteration(self) -> None:
+        """Log speed and the means over the latest episodes, save now and then, and show
+        progress."""
+        seconds = time.monotonic() - self.start
+        speed = self.global_step / seconds
+        self.log("charts", {"SPS": speed})
+        if self.episodes and self.logs_now():
+            _, episode_return, length = np.mean(self.episodes, axis=0)
+            self.log("charts", {"episodic_return": episode_return, "episodic_length": length})
+            self.episodes = []
+        if self.iteration % self.args.checkpoint_every == 0 or self.is_done():
+            self.save()
+
+        recent = np.mean(self.recent) if self.recent else math.nan
+        status = f"return {recent:.1f} (last {len(self.recent)} episodes), {speed:.0f} steps/s"
+        total = self.args.total_timesteps
+        self.bar.set_postfix_str(status, refresh=False)
+        self.bar.update(min(self.global_step, total) - self.bar.n)
+        if self.bar.disable and (seconds > self.next_line or self.is_done()):
+            self.say(f"step {self.global_step}/{total}: {status}")
+            self.next_line = seconds + 5
+
+    def save(self) -> None:
+        """Write checkpoint.pt, after the logs that it counts have reached the disk."""
+        self.writer.flush()
+        for log in self.logs():
+            with open(log) as file:
+                os.fsync(file.fileno())
+        state = {
+            "script": Path(__file__).stem,
+            "args": self.flags(),
+            "agent": self.agent.state_dict(),
+            "optimizer_kind": type(self.optimizer).__name__,
+            "optimizer": self.optimizer.state_dict(),
+            "random": random_state(),
+            "iteration": self.iteration,
+            "global_step": self.global_step,
+            "seconds": time.monotonic() - self.start,
+            "recent": self.recent,
+            "collapse": self.collapse,
+            "extra": self.extra,
+            "log_sizes": {log.name: log.stat().st_size for log in self.logs()},
+        }
+        save(self.path / "checkpoint.pt", state)
+
+    def finish(self) -> None:
+        """Play greedy episodes, in environments of their own."""
+        self.training = False
+        if self.signal:
+            self.save()
+            raise KeyboardInterrupt
+        count = self.args.eval_episodes
+        if count > 0:
+            envs = make_envs(self.args, min(count, 10))
+            results = evaluate(envs, self.agent.eval(), count, self.args.seed)
+            lines = [f"{self.global_step},{value},{length}\n" for value, length in results]
+            table = "".join(["global_step,return,length\n", *lines])
+            write(self.path / "evaluation.csv", table.encode())
+            returns, lengths = np.transpose(results)
+            self.log("eval", {"episodic_return": returns.mean(), "episodic_length": lengths.mean()})
+            spread = f"{returns.mean():.1f} +- {returns.std():.1f}"
+            self.say(f"{count} greedy episodes: return {spread}")
+            self.writer.flush()
+            envs.close()
+        self.say(str(self.path))
+
+    def close(self) -> None:
+        """Close the logs, and let signals end the process again."""
+        if self.bar is not None:
+            self.bar.close()
+            for log in (self.writer, self.episodes_csv):
+                with contextlib.suppress(OSError):  # a full disk has been reported
+                    log.close()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+    def stop(self) -> NoReturn:
+        """After Ctrl-C or SIGTERM: say how to go on, and exit with the code that shells expect."""
+        how = "no checkpoint to go on from"
+        if self.last_checkpoint():
+            command = ["python", sys.argv[0], "--resume", str(self.last_checkpoint())]
+            if ":" in self.args.env_id:
+                command += ["--env-id", self.args.env_id]
+            how = f"go on with: {shlex.join(command)}"
+        print(f"stopped at step {self.global_step}; {how}", file=sys.stderr)
+        sys.exit(128 + (self.signal or signal.SIGINT))
 
 
 def main() -> None:
-    args, state = tyro.cli(Args), dict(iteration=0, global_step=0, seconds=0.0, recent=[], collapse=[], log_sizes={})
-    if path := args.evaluate or args.resume:
-        state = load("evaluate" if args.evaluate else "resume", path)
-        args = tyro.cli(Args, default=Args(**state["args"]))
-        head = ("etf_head", "etf_scale", "head_frame", "head_trainable", "feature_norm", "feature_activation")
-        trained, prefix = Args(**state["args"]), "ALE/" * (args.backend == "ale")
-        args.env_id, trained.env_id = (prefix + env_id.removeprefix("ALE/") for env_id in (args.env_id, trained.env_id))
-        for flag in ("env_id", "full_action_space", "hidden_size", "channels_last", *head):
-            if getattr(args, flag) != getattr(trained, flag):
-                fail(flag, getattr(args, flag), f"but {path} was trained with {getattr(trained, flag)}")
-    args.env_id = args.env_id or {"envpool": "Breakout-v5", "ale": "ALE/Breakout-v5"}[args.backend]
-    check_args(args)
-    torch.set_num_threads(args.num_threads)
-    torch.manual_seed(args.seed)
-    num_envs = 1 if args.capture_video else args.eval_episodes if args.evaluate else args.num_envs
-    seed = args.seed if args.evaluate else 1_000_003 * args.seed + state["global_step"]  # shares no game with the next seed
-    envs = make_envs(args, num_envs, seed := seed % 2**30, Path(path).parent / "videos" if args.capture_video else None)
+    args, checkpoint = read_command_line()
+    check_flags(args)
+    if args.env_id is None:
+        args.env_id = "ALE/Breakout-v5" if args.backend == "ale" else "Breakout-v5"
+    run = Run(args, checkpoint)
     try:
-        agent = Agent(envs.single_action_space.n, args).to("cuda" if args.cuda else "cpu")
-    except ValueError as error:
-        fail("hidden_size", args.hidden_size, error)
-    if path:
-        agent.load_state_dict(state["agent"])
-    if args.evaluate:
-        returns = evaluate(envs, agent.policy, args.eval_episodes, seed)
-        print(f"{len(returns)} greedy episodes of {args.env_id}: return {np.mean(returns):.1f} ± {np.std(returns):.1f}")
-    else:
-        train(args, envs, agent, state, seed)
-    envs.close()
+        torch.set_num_threads(args.num_threads)
+        seed_everything(args)
+        envs = make_envs(args, args.num_envs)
+        check_combinations(args, envs)
+        agent = make_agent(envs, args)
+        train(args, envs, agent, run)
+        run.finish()
+        envs.close()
+    except KeyboardInterrupt:
+        run.stop()
+    except EnvironmentFailed:
+        if run.training:
+            run.save()  # what was learned until this rollout is not lost
+        raise
+    except OSError as error:
+        sys.exit(f"error: {error}; the run is in {run.path}")
+    finally:
+        run.close()
 
 
 if __name__ == "__main__":

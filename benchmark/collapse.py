@@ -90,7 +90,7 @@ CORNER = {
 LABELS = {"optimal": "optimal action", "greedy": "greedy action of the trained agent"}
 VIEWS = ((20, 60), (70, 60))  # elevation and azimuth in degrees
 NUM_STATES = 2000  # where the labels are greedy actions
-OWN_FLAGS = {"--seed", "--etf-head", "--no-etf-head", "--runs-dir", "--resume", "--evaluate"}
+OWN_FLAGS = {"--seed", "--etf-head", "--no-etf-head", "--runs-dir", "--resume"}
 
 
 @dataclass

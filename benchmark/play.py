@@ -17,6 +17,7 @@ import runpy
 import sys
 from dataclasses import dataclass, fields
 from importlib.util import find_spec
+from inspect import signature
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Annotated, NoReturn
@@ -136,14 +137,17 @@ def play(args: Args, script: SimpleNamespace, state: dict, films: Path) -> list[
     run_args = restore_args(script, args, state["args"])
     torch.set_num_threads(run_args.num_threads)
     script.seed_everything(run_args)
+    # ppo_atari_acpg.py's environments are told by more flags than --env-id
+    takes_all = next(iter(signature(script.make_envs).parameters)) == "args"
+    env_flags = run_args if takes_all else run_args.env_id
     if args.video:
-        envs = script.make_envs(run_args.env_id, 1)
+        envs = script.make_envs(env_flags, 1)
         modes = envs.metadata.get("render_modes") or []
         if "rgb_array" not in modes:
             fail("video", True, f"{run_args.env_id} has no render mode rgb_array, only {modes}")
-        envs = script.make_envs(run_args.env_id, 1, render_mode="rgb_array")
+        envs = script.make_envs(env_flags, 1, render_mode="rgb_array")
     else:
-        envs = script.make_envs(run_args.env_id, min(args.episodes, 10))
+        envs = script.make_envs(env_flags, min(args.episodes, 10))
     agent = restore_agent(script, args, run_args, envs, state)
     if args.video:
         envs = gym.wrappers.vector.RecordVideo(
@@ -166,14 +170,6 @@ def main(args: Args) -> None:
     check_env_id(args, env_id)
     path = script_path(args, state["script"])
     script = load_script(path)
-
-    # This goes when no script has --evaluate any more.
-    if hasattr(getattr(script, "Args", None), "evaluate"):
-        sys.argv = [str(path), "--evaluate", str(checkpoint), "--eval-episodes", str(args.episodes)]
-        if args.video:
-            sys.argv.append("--capture-video")
-        script.main()
-        return
 
     missing = [name for name in NEEDED if not hasattr(script, name)]
     if missing:

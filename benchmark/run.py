@@ -71,7 +71,7 @@ OWN_FLAGS = (
     "--head-frame",
     "--head-trainable",
 )
-OWN_FLAGS += ("--runs-dir", "--resume", "--evaluate")
+OWN_FLAGS += ("--runs-dir", "--resume")
 RULE_OF_THUMB = 5000  # steps/s that a run of an MLP makes on one core
 
 

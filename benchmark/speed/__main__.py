@@ -43,6 +43,7 @@ from typing import Literal
 
 import gymnasium as gym
 import numpy as np
+import torch
 import tyro
 from gymnasium.vector import VectorEnv
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -97,8 +98,10 @@ def programs(comparison: str, runs: str, steps: int) -> dict[str, list[object]]:
     python = sys.executable
     flags = ["--total-timesteps", steps, "--runs-dir", runs]
     if comparison == "atari":
-        ours = [python, "ppo_atari_acpg.py", *flags]
-        return {f"ppo_atari_acpg.py {extra}": [*ours, *extra.split()] for extra in ATARI}
+        ours = [python, "ppo_atari_acpg.py", *flags, "--eval-episodes", 0]
+        bfloat16 = torch.ops.mkldnn._is_mkldnn_bf16_supported()  # else --amp is refused
+        chosen = [extra for extra in ATARI if bfloat16 or "--amp" not in extra]
+        return {f"ppo_atari_acpg.py {extra}": [*ours, *extra.split()] for extra in chosen}
     if comparison == "stages":
         timed = [python, "-m", "benchmark.speed.stages"]
         return {f"{script}.py": [*timed, script, *flags] for script in ALGORITHMS}
