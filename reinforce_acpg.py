@@ -1,8 +1,8 @@
 """REINFORCE (Williams 1992) on whole episodes, discrete actions.
 
-To Williams's gradient of the reward-to-go the defaults add: several passes of minibatches over the
-episodes of an update, returns that are normalized, an entropy bonus, a bound of the gradient and
-Adam. `--plain` takes all but Adam away.
+To Williams's gradient of the reward-to-go the defaults add: minibatches of the episodes of an
+update, returns that are normalized, an entropy bonus, a bound of the gradient and Adam. `--plain`
+takes all but Adam away.
 
 With `--etf-head` the learned action selection layer becomes a frozen simplex equiangular tight
 frame (Action Collapse Policy Gradient, arXiv 2509.02737); all else stays as it is.
@@ -81,7 +81,7 @@ class AlgorithmArgs:
     """what is subtracted from the reward-to-go: nothing, or a value that is learned"""
     norm_adv: bool = True
     """normalize the returns of an update, less their baseline"""
-    update_epochs: int = 2
+    update_epochs: int = 1
     """the number of passes over the episodes of an update"""
     minibatch_size: int = 512
     """environment steps in a minibatch; the last one takes what is left too"""
