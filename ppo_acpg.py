@@ -380,18 +380,20 @@ class Agent(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        return next(self.parameters()).device
+        return self.value_layer.weight.device
 
     def forward(self, obs: Tensor) -> tuple[Tensor, Tensor]:
         """Observations (batch, *shape) -> activations (batch, d) and logits (batch, K)."""
         features = self.actor(obs)
         return features, self.head(features)
 
-    def value(self, obs: Tensor, features: Tensor) -> Tensor:
-        """Values (batch,) of observations, given the activations that `agent(obs)` has for them, of
-        which a critic with a network of its own makes no use."""
+    def value(self, obs: Tensor, features: Tensor | None = None) -> Tensor:
+        """Values (batch,) of observations. The activations that `agent(obs)` has for them, where
+        they are at hand, spare a network that actor and critic share another pass."""
         if self.critic is not None:
             features = self.critic(obs)
+        elif features is None:
+            features = self.actor(obs)
         return self.value_layer(features).squeeze(-1)
 
 
@@ -610,9 +612,7 @@ class Batch(NamedTuple):
 def make_batch(agent: Agent, rollout: Rollout, args: Args) -> Batch:
     """The rows of a rollout with values, advantages and returns, on the agent's device."""
     rollout = Rollout(*(tensor.to(agent.device) for tensor in rollout))
-    obs = rollout.obs.flatten(0, 1)
-    features, _ = agent(obs)
-    values = agent.value(obs, features).view(rollout.obs.shape[:2])
+    values = agent.value(rollout.obs.flatten(0, 1)).view(rollout.obs.shape[:2])
     log_probs = behaviour_log_probs(rollout.logits.log_softmax(dim=-1), args.epsilon)
     log_probs = log_probs.gather(-1, rollout.actions[..., None]).squeeze(-1)
     advantages = gae(
@@ -854,6 +854,7 @@ class Policy:
     def __init__(self, agent: Agent, obs: np.ndarray):
         self.agent = agent
         self.calls = 0
+        self.next_proof = 0  # the number of calls
         self.asked = [obs, np.ones_like(obs), np.zeros_like(obs)]  # what to compare both for
         if obs.dtype.kind == "f":
             anything = np.random.default_rng(0).normal(size=(32, *obs.shape[1:]))
@@ -887,9 +888,10 @@ class Policy:
         return x
 
     def prove(self) -> None:
-        """Compare both, before acting, with the weights that will act. From the first difference
-        on, the agent itself acts."""
-        if self.numpy_layers:
+        """Compare both, before acting, with the weights that will act, if 64 steps were taken since
+        the last time. From the first difference on, the agent itself acts."""
+        if self.numpy_layers and self.calls >= self.next_proof:
+            self.next_proof = self.calls + 64
             obs = np.concatenate(self.asked)
             finite = np.isfinite(obs).reshape(len(obs), -1).all(axis=1)
             expected = self.agent_logits(obs)[finite]
@@ -899,7 +901,7 @@ class Policy:
             close = np.abs(found - expected) <= tolerance  # not where it is NaN
             if not (close.all() and np.isfinite(tolerance)):
                 self.numpy_layers = []
-        self.asked = list(self.always_asked)
+            self.asked = list(self.always_asked)
 
 
 def numpy_layer(layer: nn.Linear | nn.Tanh) -> Callable[[np.ndarray], np.ndarray]:

@@ -352,18 +352,20 @@ class Agent(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        return next(self.parameters()).device
+        return self.value_layer.weight.device
 
     def forward(self, obs: Tensor) -> tuple[Tensor, Tensor]:
         """Observations (batch, *shape) -> activations (batch, d) and logits (batch, K)."""
         features = self.actor(obs)
         return features, self.head(features)
 
-    def value(self, obs: Tensor, features: Tensor) -> Tensor:
-        """Values (batch,) of observations, given the activations that `agent(obs)` has for them, of
-        which a critic with a network of its own makes no use."""
+    def value(self, obs: Tensor, features: Tensor | None = None) -> Tensor:
+        """Values (batch,) of observations. The activations that `agent(obs)` has for them, where
+        they are at hand, spare a network that actor and critic share another pass."""
         if self.critic is not None:
             features = self.critic(obs)
+        elif features is None:
+            features = self.actor(obs)
         return self.value_layer(features).squeeze(-1)
 
 

@@ -361,7 +361,7 @@ class Agent(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        return next(self.parameters()).device
+        return self.value_layer.weight.device
 
     def forward(self, obs: Tensor) -> tuple[Tensor, Tensor]:
         """Observations (batch, *shape) -> activations (batch, d) and logits (batch, K)."""
@@ -777,7 +777,7 @@ def value_gradient(agent: Agent, obs: Tensor, returns: Tensor) -> tuple[Tensor, 
     """The gradient (P,) by the critic's theta of the mean squared error of the values of
     observations (batch, *observation), and that error: what `--compile` compiles."""
     loss = (agent.value(obs) - returns).square().mean()
-    parameters = trainable_parameters(nn.ModuleList([agent.critic, agent.value_layer]))
+    parameters = [*agent.critic.parameters(), *agent.value_layer.parameters()]
     return flat_gradient(loss, parameters), loss.detach()
 
 
@@ -856,6 +856,7 @@ class Policy:
     def __init__(self, agent: Agent, obs: np.ndarray):
         self.agent = agent
         self.calls = 0
+        self.next_proof = 0  # the number of calls
         self.asked = [obs, np.ones_like(obs), np.zeros_like(obs)]  # what to compare both for
         if obs.dtype.kind == "f":
             anything = np.random.default_rng(0).normal(size=(32, *obs.shape[1:]))
@@ -889,9 +890,10 @@ class Policy:
         return x
 
     def prove(self) -> None:
-        """Compare both, before acting, with the weights that will act. From the first difference
-        on, the agent itself acts."""
-        if self.numpy_layers:
+        """Compare both, before acting, with the weights that will act, if 64 steps were taken since
+        the last time. From the first difference on, the agent itself acts."""
+        if self.numpy_layers and self.calls >= self.next_proof:
+            self.next_proof = self.calls + 64
             obs = np.concatenate(self.asked)
             finite = np.isfinite(obs).reshape(len(obs), -1).all(axis=1)
             expected = self.agent_logits(obs)[finite]
@@ -901,7 +903,7 @@ class Policy:
             close = np.abs(found - expected) <= tolerance  # not where it is NaN
             if not (close.all() and np.isfinite(tolerance)):
                 self.numpy_layers = []
-        self.asked = list(self.always_asked)
+            self.asked = list(self.always_asked)
 
 
 def numpy_layer(layer: nn.Linear | nn.Tanh) -> Callable[[np.ndarray], np.ndarray]:
