@@ -194,7 +194,7 @@ def minatar() -> str:
 # SPEED
 def medians(name: str) -> pd.DataFrame:
     """Medians over turns of a CSV of `python -m benchmark.speed`, a row per program."""
-    return read(name).groupby("program", sort=False).median()
+    return read(name).groupby("program", sort=False).median(numeric_only=True)
 
 
 def programs(rows: pd.DataFrame, formats: dict[str, str]) -> str:
@@ -218,7 +218,10 @@ def speed(name: str) -> str:
         if not program.startswith("SB3"):
             ratios[program] += f" ({', '.join(f'{ratio:.2f}' for ratio in turns)})"
     rows = medians(name).assign(ratio=ratios)
-    return programs(rows, {"steps_per_second": "{:,.0f}", "ratio": "{}", "peak_mb": "{:.0f} MB"})
+    formats = {"steps_per_second": "{:,.0f}", "ratio": "{}", "peak_mb": "{:.0f} MB"}
+    table = programs(rows, formats)
+    cpus = read(name).get("cpu", pd.Series(dtype=str)).dropna().unique()
+    return "\n".join([table, *(f"\nOn a processor named {cpu}." for cpu in cpus)])
 
 
 def speed_by_stage() -> str:

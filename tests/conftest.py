@@ -42,6 +42,8 @@ def each_of(scripts: list[str]):
 
 
 script = each_of(SCRIPTS)
+# For what the text below PLUMBING alone decides, which is the same in all scripts (test_shared.py).
+ONE = pytest.mark.parametrize("script", ["ppo_acpg"], indirect=True)
 
 
 class Run:

@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.conftest import ONE
+
 MARK = "# PLUMBING"
 STATEMENTS = (ast.Assign, ast.AugAssign, ast.AnnAssign, ast.Return, ast.Expr, ast.Raise, ast.If)
 
@@ -164,6 +166,7 @@ NEW_FLAGS = '''
 '''
 
 
+@ONE
 @pytest.mark.parametrize("where", ["AlgorithmArgs", "Args"])
 def test_a_copy_with_new_flags_and_another_name_goes_on_from_the_original(
     script, tmp_path, where, launch
@@ -190,6 +193,7 @@ def test_a_copy_with_new_flags_and_another_name_goes_on_from_the_original(
     assert "__my_copy__linear__1__" in done.stdout.splitlines()[-1]
 
 
+@ONE
 def test_args_may_change_a_default_and_be_annotated_by_text(script, tmp_path):
     """As `from __future__ import annotations` makes them."""
     last = '"""All flags. One that is added here, and not to a group above, works too."""\n'
@@ -206,6 +210,7 @@ def test_args_may_change_a_default_and_be_annotated_by_text(script, tmp_path):
     assert (args["gamma"], args["notes"], args["seed"]) == (0.9, ["a", "b"], 1)
 
 
+@ONE
 def test_a_checkpoint_with_flags_that_are_gone_says_so(script, tmp_path, launch):
     run_dir = launch(script, "--total-timesteps", 600).path
     collapse_every = re.search(
@@ -233,6 +238,7 @@ def test_another_optimizer_is_one_line(script, tmp_path, flags):
     assert sum(returns[:50]) / 50 < 40 < sum(returns[-10:]) / 10
 
 
+@ONE
 def test_an_optimizer_s_options_are_the_flags_that_resume_it(script, launch, monkeypatch):
     """Where torch's own would keep those that were saved."""
     decays = []

@@ -21,7 +21,7 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
-from tests.conftest import LOG_ALL, SHORT, Run
+from tests.conftest import LOG_ALL, ONE, SHORT, Run
 
 ROOT = Path(__file__).parent.parent
 LONG = {"reinforce_acpg": ("--episodes-per-update", 5000)}  # flags for an endless iteration
@@ -179,6 +179,7 @@ def test_evaluation_ends_where_episodes_do_not(script):
     assert script.evaluate(envs, agent, episodes=1, seed=1) == [(-27000.0, 27000)]
 
 
+@ONE
 def test_tracking_goes_through_wandb(script, launch, monkeypatch):
     calls = []
     spec = SimpleNamespace(origin="wandb.py")
@@ -191,11 +192,13 @@ def test_tracking_goes_through_wandb(script, launch, monkeypatch):
     assert call["config"] == run.args and call["sync_tensorboard"]
 
 
+@ONE
 def test_exp_name_stands_in_the_name_of_the_run(script, launch):
     run = launch(script, "--total-timesteps", 512, "--exp-name", "a/b: c", "--eval-episodes", 0)
     assert run.path.name.startswith("CartPole-v1__a-b- c__linear__1__")
 
 
+@ONE
 def test_runs_of_the_same_moment_get_directories_of_their_own(script, launch, monkeypatch):
     monkeypatch.setattr(time, "time", iter([1.0, 1.0, 2.0, *range(3, 9999)]).__next__)
     paths = [launch(script, "--total-timesteps", 512, "--eval-episodes", 0).path for _ in range(2)]
@@ -226,6 +229,7 @@ def test_every_generator_is_seeded_saved_and_restored(script, launch, tmp_path):
     assert resumed[0] == resumed[1]
 
 
+@ONE
 def test_random_states_survive_a_checkpoint(script, tmp_path):
     script.save(tmp_path / "state.pt", script.random_state())
     expected = random.random(), np.random.rand(), np.random.randn(), torch.rand(2).tolist()
@@ -313,6 +317,7 @@ def test_resuming_a_finished_run_changes_nothing(script, launch):
     assert (deterministic(run), run.evaluation) == before
 
 
+@ONE
 def test_a_checkpoint_without_its_logs_goes_on_with_new_ones(script, launch, tmp_path):
     run = launch(script, "--total-timesteps", 1500)
     (tmp_path / "runs" / "copy").mkdir()
@@ -334,6 +339,7 @@ def refuses(script, capsys, launch, folder: Path, *flags: object) -> str:
     return line
 
 
+@ONE
 def test_resume_touches_its_own_files_only(script, launch, capsys):
     run = launch(script, "--total-timesteps", 1024)
     for name in ("evaluation.txt", "eval.csv", "e", "events.txt"):
@@ -347,6 +353,7 @@ def test_resume_touches_its_own_files_only(script, launch, capsys):
     assert (run.path / "events.out.tfevents.1.host.2.3").read_text() == "another writer's"
 
 
+@ONE
 def test_a_link_in_the_directory_is_refused_and_what_it_leads_to_kept(
     script, launch, capsys, tmp_path
 ):
@@ -361,6 +368,7 @@ def test_a_link_in_the_directory_is_refused_and_what_it_leads_to_kept(
     assert precious.read_text() == "mine\n" * 1000
 
 
+@ONE
 def test_a_link_to_a_checkpoint_goes_on_where_the_run_is(script, launch, tmp_path):
     run = launch(script, "--total-timesteps", 1024)
     (tmp_path / "best.pt").symlink_to(run.path / "checkpoint.pt")
@@ -369,6 +377,7 @@ def test_a_link_to_a_checkpoint_goes_on_where_the_run_is(script, launch, tmp_pat
     assert {path.name for path in tmp_path.iterdir()} == {"runs", "best.pt"}
 
 
+@ONE
 @pytest.mark.parametrize("log", ["episodes.csv", "events"])
 @pytest.mark.parametrize("loss", ["cut", "removed"])
 def test_logs_that_lack_what_the_checkpoint_counts_are_refused(script, launch, capsys, log, loss):
@@ -383,6 +392,7 @@ def test_logs_that_lack_what_the_checkpoint_counts_are_refused(script, launch, c
     assert line.startswith(f"error: --resume {run.path / 'checkpoint.pt'}: {path.name} has ")
 
 
+@ONE
 def test_fewer_steps_than_were_taken_are_refused(script, launch, capsys):
     run = launch(script, "--total-timesteps", 3000)
     flags = ("--resume", run.path / "checkpoint.pt", "--total-timesteps", 1000)
@@ -391,6 +401,7 @@ def test_fewer_steps_than_were_taken_are_refused(script, launch, capsys):
     assert line == f"error: --total-timesteps 1000: but the checkpoint is at step {step}"
 
 
+@ONE
 def test_another_head_or_environment_is_refused(script, launch, capsys):
     run = launch(script, "--total-timesteps", 600, "--etf-head")
     checkpoint = run.path / "checkpoint.pt"
@@ -399,6 +410,7 @@ def test_another_head_or_environment_is_refused(script, launch, capsys):
         assert line.startswith("error: --") and f"but {checkpoint} was trained with" in line
 
 
+@ONE
 def test_damaged_and_foreign_checkpoints_are_refused(script, launch, capsys, tmp_path):
     run = launch(script, "--total-timesteps", 600)
     checkpoint = run.path / "checkpoint.pt"
@@ -424,6 +436,7 @@ gymnasium.register("X-v0", "gymnasium.envs.classic_control:CartPoleEnv", max_epi
 """
 
 
+@ONE
 def test_a_checkpoint_from_elsewhere_runs_no_code_and_tracks_nothing(script, launch, tmp_path):
     run = launch(script, "--total-timesteps", 600)
     (tmp_path / "theirs.py").write_text(STRANGER)
@@ -441,6 +454,7 @@ def test_a_checkpoint_from_elsewhere_runs_no_code_and_tracks_nothing(script, lau
     assert run.args["track"] is False and run.args["wandb_entity"] is None
 
 
+@ONE
 def test_two_processes_on_one_run(script, launch, tmp_path):
     run = launch(script, "--total-timesteps", 1024)
     flags = ("--resume", run.path / "checkpoint.pt", "--total-timesteps", 400_000)
@@ -490,6 +504,7 @@ def test_a_second_signal_does_not_wait_for_the_iteration(script, tmp_path):
     assert err == "stopped at step 0; no checkpoint to go on from\n"
 
 
+@ONE
 def test_a_signal_before_training_leaves_nothing(script, tmp_path):
     (tmp_path / "slow.py").write_text("import time; print('importing', flush=True); time.sleep(30)")
     for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
@@ -502,6 +517,7 @@ def test_a_signal_before_training_leaves_nothing(script, tmp_path):
         assert not (tmp_path / "runs").exists()
 
 
+@ONE
 def test_paths_with_spaces_are_quoted_where_they_are_to_be_typed(script, tmp_path):
     flags = ("--env-id", "tests.toys:Slow-v0", "--runs-dir", "my runs")
     process = start(script, tmp_path, *flags, *SHORT[script.__name__])
@@ -514,6 +530,7 @@ def test_paths_with_spaces_are_quoted_where_they_are_to_be_typed(script, tmp_pat
     assert typed == ["python", script.__file__, *resume, "--env-id", "tests.toys:Slow-v0"]
 
 
+@ONE
 def test_a_reader_that_goes_away_does_not_end_a_run(script, tmp_path):
     process = start(script, tmp_path, "--total-timesteps", 20_000)
     assert "training on" in process.stdout.readline()
@@ -555,6 +572,7 @@ def test_an_environment_s_error_keeps_its_traceback_and_says_whose_it_is(
         assert Run(path).checkpoint["global_step"] >= 512 and len(Run(path).evaluation) == 10
 
 
+@ONE
 @pytest.mark.parametrize("returned", [(0, 2), (1, 3), (2, 1), (3, 5)])
 def test_arrays_of_another_length_are_the_environment_s_mistake(script, monkeypatch, returned):
     """(which, how long) of observations, rewards, terminated, truncated."""
@@ -582,6 +600,7 @@ def test_an_environment_that_fails_late_costs_no_more_than_its_rollout(script, t
     assert code == 0
 
 
+@ONE
 def test_what_cannot_be_made_keeps_its_traceback(script, tmp_path):
     (tmp_path / "exits.py").write_text("raise SystemExit(3)")
     (tmp_path / "broken.py").write_text("1 / 0")
@@ -663,6 +682,7 @@ def test_minibatches_without_enough_rows_are_named_once(script, launch, capsys):
 
 
 # Disks
+@ONE
 def test_logs_that_cannot_grow_end_a_run_in_one_line_and_keep_its_checkpoint(script, tmp_path):
     """As a full disk does, by a limit on the size of files."""
     limit = (40_000, 40_000)
@@ -680,6 +700,7 @@ def test_logs_that_cannot_grow_end_a_run_in_one_line_and_keep_its_checkpoint(scr
     assert Run(path).checkpoint["iteration"] % 5 == 0
 
 
+@ONE
 def test_a_failed_write_leaves_the_old_file_and_no_other(script, tmp_path, monkeypatch):
     path = tmp_path / "checkpoint.pt"
     script.save(path, {"step": 1})
@@ -697,6 +718,7 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(script, tmp_path, monke
     assert [*tmp_path.iterdir()] == [path]
 
 
+@ONE
 def test_a_short_write_is_an_error(script, tmp_path, monkeypatch):
     """A raw file may take less than it is given; what is written is complete, or an error."""
     taken = []
@@ -713,6 +735,7 @@ def test_a_short_write_is_an_error(script, tmp_path, monkeypatch):
     assert len(torch.load(tmp_path / "checkpoint.pt", weights_only=True)["weights"]) == 5000
 
 
+@ONE
 def test_logs_reach_the_disk_before_the_checkpoint_that_counts_them(script, launch, monkeypatch):
     order = []
     fsync, replace = os.fsync, os.replace
@@ -735,12 +758,14 @@ def test_logs_reach_the_disk_before_the_checkpoint_that_counts_them(script, laun
     assert set(sizes) == {p.name for p in run.path.iterdir() if p.name[:2] in ("ep", "ev")}
 
 
+@ONE
 def test_a_directory_that_cannot_be_made_is_refused(script, launch, capsys, tmp_path):
     (tmp_path / "file").write_text("mine")
     line = refuses(script, capsys, launch, tmp_path, "--runs-dir", "file")
     assert line.startswith("error: --runs-dir file: ")
 
 
+@ONE
 def test_signals_are_left_as_they_were_and_threads_do_not_pile_up(script, launch):
     threads = threading.active_count()
     for _ in range(2):
@@ -750,6 +775,7 @@ def test_signals_are_left_as_they_were_and_threads_do_not_pile_up(script, launch
     assert threading.active_count() <= threads + 1
 
 
+@ONE
 def test_args_json_is_what_the_checkpoint_holds(script, launch):
     run = launch(script, "--total-timesteps", 512, "--gamma", 0.9, "--eval-episodes", 0)
     assert json.loads((run.path / "args.json").read_text()) == run.checkpoint["args"]

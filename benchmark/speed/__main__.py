@@ -23,13 +23,14 @@ torch's, so a second turn compiles faster). Leave the machine alone meanwhile.
 
 Columns: program, turn, steps, seconds, steps_per_second, ratio, peak_mb (largest resident set of
 the process); where they are known, the seconds that a run spent on environment, inference, learning
-and collapse (the measurement of it).
+and collapse (the measurement of it); cpu, the processor's model as the system names it.
 """
 
 import csv
 import itertools
 import json
 import os
+import platform
 import subprocess
 import sys
 import tempfile
@@ -60,7 +61,11 @@ PACKAGES = (
 )
 NUM_ENVS = 8
 STAGES = ("environment", "inference", "learning", "collapse")
-COLUMNS = ("program", "turn", "steps", "seconds", "steps_per_second", "ratio", "peak_mb", *STAGES)
+COLUMNS = (
+    *("program", "turn", "steps", "seconds", "steps_per_second", "ratio", "peak_mb"),
+    *STAGES,
+    "cpu",
+)
 MANY = (1, 2, 4, 8, 16, 32, 64)  # of --compare num-envs
 ATARI = (  # flags of --compare atari
     "",
@@ -215,7 +220,19 @@ def groups(args: Args, runs: str) -> Iterator[dict[str, Callable[[], dict[str, f
             }
 
 
+def cpu_model() -> str:
+    """The model of the processor, and whether it has instructions for bfloat16, which --amp needs."""
+    model = platform.processor() or platform.machine()
+    if Path("/proc/cpuinfo").exists():
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+        model = names[0] if names else model
+    bfloat16 = torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return f"{model}, {'with' if bfloat16 else 'without'} bfloat16"
+
+
 def main(args: Args) -> None:
+    cpu = cpu_model()
     rows = []
     with tempfile.TemporaryDirectory() as runs:
         for turn, group in itertools.product(range(args.turns), groups(args, runs)):
@@ -227,6 +244,7 @@ def main(args: Args) -> None:
                 row["seconds"] = round(row["seconds"], 2)
                 row["steps_per_second"] = round(speed)
                 row["ratio"] = round(speed / first, 3)
+                row["cpu"] = cpu
                 rows.append(row)
                 print(*row.values(), sep="\t", flush=True)
     args.out.parent.mkdir(parents=True, exist_ok=True)
@@ -239,7 +257,7 @@ def main(args: Args) -> None:
 
 def print_table(rows: list[dict[str, object]]) -> None:
     """Medians over turns, a line per program."""
-    shown = [column for column in COLUMNS[4:] if any(column in row for row in rows)]
+    shown = [column for column in COLUMNS[4:-1] if any(column in row for row in rows)]
     print("\n| program | " + " | ".join(shown) + " |\n|---" + "|---" * len(shown) + "|")
     for program in dict.fromkeys(row["program"] for row in rows):
         turns = [row for row in rows if row["program"] == program]
