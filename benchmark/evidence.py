@@ -1,6 +1,6 @@
-"""benchmark/results/{table_1,controls}_small -> the README's answer to "does the head help?".
+"""benchmark/results/{table_1,controls}_small -> docs/evidence.md's answer to "does the head help?".
 
-As in benchmark/tables.py, whose docstring says how to write the README anew, the functions return Markdown, or numbers for
+As in benchmark/tables.py, whose docstring says how to write it anew, the functions return Markdown, or numbers for
 sentences. What is compared, how, and with which corrections is what benchmark/report.py does.
 """
 

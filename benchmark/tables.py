@@ -1,6 +1,6 @@
-"""benchmark/results/*.csv -> the tables of README.md, docs/action-collapse.md and benchmark/results/README.md.
+"""benchmark/results/*.csv -> the tables of README.md, docs/evidence.md, docs/action-collapse.md and benchmark/results/README.md.
 
-    python -m cogapp -r README.md docs/action-collapse.md benchmark/results/README.md
+    python -m cogapp -r README.md docs/evidence.md docs/action-collapse.md benchmark/results/README.md
 
 writes anew what stands in these files between `[[[cog CODE ]]]` and `[[[end]]]`, the output of the code, which calls the
 functions below: they return Markdown (https://cog.readthedocs.io). tests/test_tables.py notices what is out of date.

@@ -32,16 +32,12 @@ def pytest_terminal_summary(terminalreporter) -> None:
         terminalreporter.write_line(f"without tests/{file}, which {reason}")
 
 
-def each_of(scripts: list[str]):
-    """A fixture `script`: each of these as a module."""
-
-    def script(request) -> ModuleType:
-        return importlib.import_module(request.param)
-
-    return pytest.fixture(params=scripts)(script)
+@pytest.fixture(params=SCRIPTS)
+def script(request) -> ModuleType:
+    """Each script as a module."""
+    return importlib.import_module(request.param)
 
 
-script = each_of(SCRIPTS)
 # For what the text below PLUMBING alone decides, which is the same in all scripts (test_shared.py).
 ONE = pytest.mark.parametrize("script", ["ppo_acpg"], indirect=True)
 

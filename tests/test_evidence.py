@@ -21,7 +21,7 @@ from benchmark.thresholds import threshold
 from tests.made_runs import make_run
 
 RESULTS = Path("benchmark/results")
-README = " ".join(Path("README.md").read_text().split())
+README = " ".join(f"{Path('README.md').read_text()} {Path('docs/evidence.md').read_text()}".split())
 RANDOM = {
     "CartPole-v1": 22.2,
     "Acrobot-v1": -499.1,
