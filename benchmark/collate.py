@@ -15,7 +15,7 @@ best       highest mean return of 100 episodes in a row; `final` with fewer
 final      mean return of the last 100 episodes
 last_tenth mean return of the episodes that ended in the last 10 % of the steps
 area       mean of the run's curve, from the first episode's end on
-threshold  return that counts as solved (benchmark/thresholds.py); empty if nobody says
+threshold  return that counts as solved (benchmark/reporting/thresholds.py); empty if nobody says
 stop       first step at which the mean return of the last 100 episodes is at least that; empty if never, or without one
 normalised final on the scale of 0, the random policy, to 1, the best known return or else the threshold; empty without these
 seconds    duration of the run, up to its last episode's end
@@ -56,7 +56,15 @@ from typing import IO, NoReturn, TextIO
 import numpy as np
 import tyro
 
-from benchmark.measures import COLLAPSE, HEADER, MEASURES, Unfinished, group_of, measure, read_json
+from benchmark.reporting.measures import (
+    COLLAPSE,
+    HEADER,
+    MEASURES,
+    Unfinished,
+    group_of,
+    measure,
+    read_json,
+)
 
 GROUPED = ("final", "last_tenth", "area")  # what the Markdown table shows
 KEYS = ("run", "script", "env_id", "head", "seed")

@@ -3,8 +3,8 @@
     python -m benchmark.report --results runs/quickstart/results
 
 Reads runs.csv, curves.csv, counts.csv and provenance.csv of that directory, writes beside them, and prints the table of
-results. What is compared with what is in benchmark/comparisons.py, the statistics in benchmark/verdicts.py, the pictures in
-benchmark/pictures.py.
+results. What is compared with what is in benchmark/reporting/comparisons.py, the statistics in benchmark/reporting/verdicts.py, the pictures in
+benchmark/reporting/pictures.py.
 """
 
 import base64
@@ -20,9 +20,9 @@ import jinja2
 import pandas as pd
 import tyro
 
-from benchmark import verdicts
 from benchmark.collate import COUNTS, fail, replacing
-from benchmark.comparisons import (
+from benchmark.reporting import verdicts
+from benchmark.reporting.comparisons import (
     BASELINE,
     COMPARED,
     aggregate_comparisons,
@@ -36,9 +36,9 @@ from benchmark.comparisons import (
     stop_comparisons,
     task_comparisons,
 )
-from benchmark.measures import COLLAPSE
-from benchmark.pictures import CURVES, draw_curves, draw_effects
-from benchmark.thresholds import normalised, plain_id
+from benchmark.reporting.measures import COLLAPSE
+from benchmark.reporting.pictures import CURVES, draw_curves, draw_effects
+from benchmark.reporting.thresholds import normalised, plain_id
 
 
 @dataclass
@@ -192,7 +192,7 @@ def missing(runs: pd.DataFrame, counts: pd.DataFrame) -> Iterator[str]:
         if alone := [arm for arm in arms if (script, env_id, arm) not in compared]:
             yield f"{script}, {env_id}: no finished run with {BASELINE} and like flags to compare {', '.join(alone)} with."
     if unknown := sorted(set(runs["env_id"][runs["normalised"].isna()])):
-        yield f"Not in normalised aggregates, as benchmark/thresholds.csv has no references for them: {', '.join(unknown)}."
+        yield f"Not in normalised aggregates, as benchmark/reporting/thresholds.csv has no references for them: {', '.join(unknown)}."
 
 
 def results_table(runs: pd.DataFrame) -> Table:
@@ -384,7 +384,7 @@ def comparison_blocks(runs: pd.DataFrame) -> Iterator[NamedTuple]:
     if aggregates:
         yield Text(
             "Interquartile means (IQM) of final returns and areas, normalised so that 0 is the random policy and 1 the best "
-            "known return or else the threshold, over the tasks where these are known (benchmark/thresholds.csv); "
+            "known return or else the threshold, over the tasks where these are known (benchmark/reporting/thresholds.csv); "
             f"{intervals}."
         )
         yield aggregate_table(
@@ -458,7 +458,7 @@ def escape_markdown(text: str) -> str:
 def render(blocks: list[NamedTuple], template: str) -> str:
     """The content by one of the templates beside this file."""
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        loader=jinja2.FileSystemLoader(Path(__file__).parent / "reporting"),
         autoescape=jinja2.select_autoescape(["html.jinja"]),
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,

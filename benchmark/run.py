@@ -51,7 +51,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from benchmark.execute import (
+from benchmark.runner.execute import (
     HEADS,
     Run,
     execute,
@@ -374,7 +374,7 @@ def bring_to_an_end(args: Args, runs: list[Run], left: list[Run], console: Conso
         )
         slurm = args.cluster == "slurm"
         states = (
-            import_module("benchmark.slurm").work(args.out, left, args)
+            import_module("benchmark.runner.slurm").work(args.out, left, args)
             if slurm
             else work(args.out, left, args.workers)
         )

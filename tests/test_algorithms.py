@@ -80,7 +80,7 @@ def test_runner_and_collapse_know_it(project):
 
 def test_speed_and_tables_know_it(project):
     code = (
-        "from benchmark.speed.__main__ import programs; from benchmark.evidence import SCRIPTS;"
+        "from benchmark.speed.__main__ import programs; from benchmark.readme.evidence import SCRIPTS;"
         "print([*programs('stages', 'runs', 1)], SCRIPTS)"
     )
     done = subprocess.run(

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 import ppo_acpg
-from benchmark.measures import measure
+from benchmark.reporting.measures import measure
 from benchmark.speed import cleanrl
 from tests.conftest import Run
 

@@ -1,4 +1,4 @@
-"""benchmark/collapse.py: its labels, measures and projections on known answers, and the whole command."""
+"""benchmark/collapse/: its labels, measures and projections on known answers, and the whole command."""
 
 import csv
 import math
@@ -8,7 +8,7 @@ import sys
 import pytest
 import torch
 
-from benchmark.collapse import (
+from benchmark.collapse.__main__ import (
     Args,
     Look,
     best_view,

@@ -1,4 +1,4 @@
-"""benchmark/collate.py and benchmark/thresholds.py on runs made up for them."""
+"""benchmark/collate.py and benchmark/reporting/thresholds.py on runs made up for them."""
 
 import csv
 import gzip
@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from benchmark.collate import Args, main, varying
-from benchmark.measures import Unfinished, measure
-from benchmark.thresholds import normalised, plain_id, random_returns, table, threshold
+from benchmark.reporting.measures import Unfinished, measure
+from benchmark.reporting.thresholds import normalised, plain_id, random_returns, table, threshold
 from tests.made_runs import make_run
 
 

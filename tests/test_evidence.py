@@ -16,8 +16,8 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from benchmark import evidence
-from benchmark.thresholds import threshold
+from benchmark.readme import evidence
+from benchmark.reporting.thresholds import threshold
 from tests.made_runs import make_run
 
 RESULTS = Path("benchmark/results")

@@ -1,4 +1,4 @@
-"""benchmark/report.py and benchmark/verdicts.py: planted data, known answers, and reports on what there is."""
+"""benchmark/report.py and benchmark/reporting/verdicts.py: planted data, known answers, and reports on what there is."""
 
 import csv
 import gzip
@@ -14,9 +14,10 @@ import pytest
 from rliable import metrics
 from scipy import stats
 
-from benchmark import collate, comparisons, pictures, report
-from benchmark.measures import COLLAPSE, MEASURES
-from benchmark.verdicts import (
+from benchmark import collate, report
+from benchmark.reporting import comparisons, pictures
+from benchmark.reporting.measures import COLLAPSE, MEASURES
+from benchmark.reporting.verdicts import (
     compare,
     compare_paired,
     corrected,
@@ -59,7 +60,7 @@ def made(tmp_path_factory) -> Path:
 @pytest.fixture
 def results(made, tmp_path, monkeypatch) -> Path:
     """A copy of the tables, to change; what is tested on it needs no fine intervals."""
-    monkeypatch.setattr("benchmark.verdicts.RESAMPLES", 100)
+    monkeypatch.setattr("benchmark.reporting.verdicts.RESAMPLES", 100)
     return Path(shutil.copytree(made, tmp_path / "results"))
 
 

@@ -17,7 +17,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmark import execute, run
+from benchmark import run
+from benchmark.runner import execute
 
 ROOT = Path(__file__).parents[1]
 # Stand-ins leave nothing that could be reported on.

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmark import run, slurm
+from benchmark import run
+from benchmark.runner import slurm
 from tests.test_run import OUT, ROOT, episodes, records, run_all, use_stand_ins, wait_until
 
 NODE = platform.node().split(".")[0]

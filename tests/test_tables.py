@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from cogapp.cogapp import Cog
 
-from benchmark import tables
+from benchmark.readme import tables
 
 FILES = ("README.md", "docs/evidence.md", "docs/action-collapse.md", "benchmark/results/README.md")
 
@@ -142,7 +142,7 @@ def test_markdown_by_hand():
 
 @pytest.fixture
 def plant(tmp_path, monkeypatch):
-    """plant(name, columns, *rows): write a CSV file for benchmark/tables.py to read."""
+    """plant(name, columns, *rows): write a CSV file for benchmark/readme/tables.py to read."""
     monkeypatch.setattr(tables, "RESULTS", tmp_path)
 
     def plant(name: str, columns: str, *rows: tuple) -> None:

@@ -7,4 +7,4 @@ for head in no-etf-head etf-head; do
   echo "runs/pong/$head $pong --$head"
 done | queue
 ${PYTHON:-python} -m benchmark.collate --runs runs/pong --out benchmark/results/pong
-${PYTHON:-python} -m benchmark.figure --curves benchmark/results/pong/curves.csv --out benchmark/results/pong/curves.png
+${PYTHON:-python} -m benchmark.readme.figure --curves benchmark/results/pong/curves.csv --out benchmark/results/pong/curves.png

@@ -13,4 +13,4 @@ for seed in 1 2 3 4 5 6 7 8 9 10; do
   done
 done | queue
 ${PYTHON:-python} -m benchmark.collate --runs runs/ppo_checks --out benchmark/results/ppo_checks
-${PYTHON:-python} -m benchmark.figure --curves benchmark/results/ppo_checks/curves.csv --out benchmark/results/ppo_checks/curves.png
+${PYTHON:-python} -m benchmark.readme.figure --curves benchmark/results/ppo_checks/curves.csv --out benchmark/results/ppo_checks/curves.png

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # How long would table_1.sh take? A short run of each of its scripts, kinds of task and backbones, one at a time on one core: 8
-# runs, about 20 minutes. `hours` in benchmark/evidence.py multiplies.
+# runs, about 20 minutes. `hours` in benchmark/readme/evidence.py multiplies.
 set -euo pipefail
 . benchmark/paper/publish.sh
 short() {

@@ -1,6 +1,6 @@
 """benchmark/results/{table_1,controls}_small -> docs/evidence.md's answer to "does the head help?".
 
-As in benchmark/tables.py, whose docstring says how to write it anew, the functions return Markdown, or numbers for
+As in benchmark/readme/tables.py, whose docstring says how to write it anew, the functions return Markdown, or numbers for
 sentences. What is compared, how, and with which corrections is what benchmark/report.py does.
 """
 
@@ -10,7 +10,9 @@ import pandas as pd
 
 from benchmark.algorithms import ALGORITHMS
 from benchmark.collate import COUNTS
-from benchmark.comparisons import (
+from benchmark.readme.tables import RESULTS, markdown, read
+from benchmark.report import mean_std, p_value, seeds_text
+from benchmark.reporting.comparisons import (
     COMPARED,
     CONTRASTS,
     FROZEN,
@@ -22,10 +24,8 @@ from benchmark.comparisons import (
     stop_comparisons,
     task_comparisons,
 )
-from benchmark.report import mean_std, p_value, seeds_text
-from benchmark.tables import RESULTS, markdown, read
-from benchmark.thresholds import plain_id
-from benchmark.verdicts import compare_paired, corrected, sign_p
+from benchmark.reporting.thresholds import plain_id
+from benchmark.reporting.verdicts import compare_paired, corrected, sign_p
 
 TABLE, STD_2, CONTROLS, HOURS = "table_1_small", "table_1_std_2", "controls_small", "table_1_hours"
 SCRIPTS = (*ALGORITHMS,)

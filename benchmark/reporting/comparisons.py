@@ -3,7 +3,7 @@
 Every head is compared with the learned one, `linear`, script by script and environment by environment, in two columns of
 runs.csv, `final` and `area`. Heads that were run with several values of a flag count as one head ("arm") for each, and runs
 are compared only if the flags that both heads heed agree. Where controls were run too, CONTRASTS tell what it is about a head:
-its freezing or its frame. Runs of the same seed are pairs. The statistics are in benchmark/verdicts.py.
+its freezing or its frame. Runs of the same seed are pairs. The statistics are in benchmark/reporting/verdicts.py.
 """
 
 import math
@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from benchmark import verdicts
 from benchmark.collate import HEAD_FLAGS, KEYS, fail
-from benchmark.measures import COLLAPSE, MEASURES
-from benchmark.thresholds import normalised
+from benchmark.reporting import verdicts
+from benchmark.reporting.measures import COLLAPSE, MEASURES
+from benchmark.reporting.thresholds import normalised
 
 BASELINE = "linear"
 COMPARED = {"final": "final return", "area": "area under the curve"}

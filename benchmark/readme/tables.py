@@ -17,9 +17,9 @@ import pandas as pd
 
 from benchmark.algorithms import ALGORITHMS
 from benchmark.collate import COUNTS
-from benchmark.thresholds import threshold
+from benchmark.reporting.thresholds import threshold
 
-RESULTS = Path(__file__).parent / "results"
+RESULTS = Path(__file__).parents[1] / "results"
 HEADS = {False: "learned head", True: "frozen ETF"}  # by the column etf_head
 DEFAULT_NORMS = {False: 0.01, True: 2}  # the scripts' --head-std and --etf-scale
 SCALED = {  # tasks of the table of norms, their titles, and digits of their areas

@@ -57,7 +57,7 @@ from matplotlib.lines import Line2D
 
 from benchmark.algorithms import ALGORITHMS
 from benchmark.collate import fail
-from benchmark.figure import HEADS
+from benchmark.readme.figure import HEADS
 
 PANELS = {
     "agreement": "share of states whose\ngreedy action is the label",

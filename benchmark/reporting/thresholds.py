@@ -1,6 +1,6 @@
 """When is an environment solved, and what do 0 and 1 mean in a normalised score? The answers stand in thresholds.csv.
 
-    python -m benchmark.thresholds --env-ids CartPole-v1 Acrobot-v1
+    python -m benchmark.reporting.thresholds --env-ids CartPole-v1 Acrobot-v1
 
 measures the random policy's return, the table's column `random`: mean and standard error over episodes, as CSV.
 

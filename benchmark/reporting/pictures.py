@@ -7,7 +7,7 @@ import matplotlib
 import numpy as np
 import pandas as pd
 
-from benchmark import verdicts
+from benchmark.reporting import verdicts
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt

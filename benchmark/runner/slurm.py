@@ -14,8 +14,8 @@ from pathlib import Path
 
 import submitit
 
-from benchmark.execute import Run, execute, write_json
 from benchmark.run import Args, fail
+from benchmark.runner.execute import Run, execute, write_json
 
 POLL = 5.0  # seconds between looks at the queue
 SLURM_SIGNALS = (

@@ -1,6 +1,6 @@
 """curves.csv of benchmark/collate.py -> a picture: one panel per environment, one colour per head.
 
-    python -m benchmark.figure --curves benchmark/results/ppo_checks/curves.csv --out curves.png
+    python -m benchmark.readme.figure --curves benchmark/results/ppo_checks/curves.csv --out curves.png
 
 Thin lines are seeds, the thick one is their median.
 """

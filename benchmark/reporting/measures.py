@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmark.thresholds import normalised, threshold
+from benchmark.reporting.thresholds import normalised, threshold
 
 MEASURES = (
     "best",
