@@ -20,6 +20,7 @@ What to edit in a copy of this file (README.md, "Copy a script", has an example)
     memory (LSTM)                   Agent; collect and evaluate, which act; Rollout, Batch,
                                     make_batch, update and check_combinations for sequences;
                                     ppo_loss and measure_collapse call the agent
+                                    Clear it after an invalid row, which shows an old episode's end
     a flag                          AlgorithmArgs, HeadArgs or RunArgs; bounds, if any: LIMITS
 What is measured: docs/action-collapse.md. Below the line PLUMBING is what every script needs and
 none teaches; skip it.
@@ -1113,9 +1114,13 @@ def make_agent(envs: VectorEnv, args: Args) -> Agent:
     try:
         agent = Agent(shape, int(envs.single_action_space.n), args)
         return agent.to("cuda" if args.cuda and torch.cuda.is_available() else "cpu")
-    except ValueError as error:  # no frame of this size
+    except ValueError as error:
+        if "feature_dim" not in str(error):  # of an edit; else there is no frame of this size
+            raise
         fail(width_flag, getattr(args, width_flag), error)
     except (MemoryError, RuntimeError) as error:  # torch's: can't allocate memory
+        if "memory" not in str(error):
+            raise
         fail("hidden_size", args.hidden_size, error)
 
 

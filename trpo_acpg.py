@@ -20,6 +20,7 @@ What to edit in a copy of this file (README.md, "Copy a script", has an example)
     memory (LSTM)                   Agent; Policy (below) keeps it while acting; collect, Rollout,
                                     Batch, make_batch and fit_critic for sequences;
                                     surrogate_and_kl and measure_collapse call the agent
+                                    Clear it after an invalid row, which shows an old episode's end
     a flag                          AlgorithmArgs, HeadArgs or RunArgs; bounds, if any: LIMITS
 What is measured: docs/action-collapse.md. Below the line PLUMBING is what every script needs and
 none teaches; skip it.
@@ -893,14 +894,17 @@ class Policy:
         """Compare both, before acting, with the weights that will act, if 64 steps were taken since
         the last time. From the first difference on, the agent itself acts."""
         if self.numpy_layers and self.calls >= self.next_proof:
-            self.next_proof = self.calls + 64
+            self.next_proof = self.calls + min(self.calls, 64)  # soon after the first updates
             obs = np.concatenate(self.asked)
             finite = np.isfinite(obs).reshape(len(obs), -1).all(axis=1)
             expected = self.agent_logits(obs)[finite]
-            # few rows at a time, which wake none of NumPy's other threads
-            found = np.concatenate([self.numpy_logits(rows) for rows in self.asked])[finite]
             tolerance = 1e-4 * np.abs(expected).max(initial=0)
-            close = np.abs(found - expected) <= tolerance  # not where it is NaN
+            try:
+                # few rows at a time, which wake none of NumPy's other threads
+                found = np.concatenate([self.numpy_logits(rows) for rows in self.asked])[finite]
+                close = np.abs(found - expected) <= tolerance  # not where it is NaN
+            except ValueError:  # layers that are no chain
+                close = np.zeros(1, np.bool_)
             if not (close.all() and np.isfinite(tolerance)):
                 self.numpy_layers = []
             self.asked = list(self.always_asked)
@@ -1145,9 +1149,13 @@ def make_agent(envs: VectorEnv, args: Args) -> Agent:
     try:
         agent = Agent(shape, int(envs.single_action_space.n), args)
         return agent.to("cuda" if args.cuda and torch.cuda.is_available() else "cpu")
-    except ValueError as error:  # no frame of this size
+    except ValueError as error:
+        if "feature_dim" not in str(error):  # of an edit; else there is no frame of this size
+            raise
         fail(width_flag, getattr(args, width_flag), error)
     except (MemoryError, RuntimeError) as error:  # torch's: can't allocate memory
+        if "memory" not in str(error):
+            raise
         fail("hidden_size", args.hidden_size, error)
 
 

@@ -63,6 +63,22 @@ def two_layers(agent):
     agent.head = nn.Sequential(nn.Linear(64, 64), nn.Tanh(), nn.Linear(64, 2))
 
 
+class Branching(nn.Module):
+    """Two layers side by side, of widths that do not chain."""
+
+    def __init__(self):
+        super().__init__()
+        self.short = nn.Linear(64, 2)
+        self.long = nn.Sequential(nn.Linear(64, 32), nn.Tanh(), nn.Linear(32, 2))
+
+    def forward(self, features):
+        return self.short(features) + self.long(features)
+
+
+def branching(agent):
+    agent.head = Branching()
+
+
 def temperature(agent):
     agent.head = Scaled(agent.head, lambda logits: logits / 0.5)
 
@@ -75,7 +91,16 @@ def dropout(agent):
     agent.actor.layers = nn.Sequential(*agent.actor.layers, nn.Dropout(0.5))
 
 
-EDITS = (insert_norm, third_layer, relu, cosine, two_layers, temperature, clipped_input)
+EDITS = (
+    insert_norm,
+    third_layer,
+    relu,
+    cosine,
+    two_layers,
+    branching,
+    temperature,
+    clipped_input,
+)
 
 
 def first_obs(script, num_envs=4):
@@ -125,16 +150,16 @@ def test_a_network_with_noise_acts_by_itself(script):
 
 
 def test_a_difference_that_is_learned_is_noticed(script):
-    """A temperature that starts at 1."""
+    """A temperature that starts at 1, after a rollout of five steps."""
     _, _, obs, agent = parts(script)
     log_temperature = torch.zeros(())
     agent.head.register_forward_hook(lambda module, _, logits: logits * log_temperature.exp())
     policy = script.Policy(agent, obs)
     policy.prove()
     assert policy.numpy_layers
-    log_temperature += 0.01
-    for _ in range(64):
+    for _ in range(5):
         policy(obs)
+    log_temperature += 0.01
     policy.prove()
     assert not policy.numpy_layers
 

@@ -94,6 +94,16 @@ def test_a_network_that_does_not_fit_into_memory(script, launch, capsys, monkeyp
     assert line.startswith("error: --hidden-size 16000: ") and not any(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("error", [ValueError("fan in and fan out"), RuntimeError("mat1 and mat2")])
+def test_an_edited_network_s_own_error_keeps_its_traceback(script, launch, monkeypatch, error):
+    def edited(*_):
+        raise error
+
+    monkeypatch.setattr(script, "Backbone", edited)
+    with pytest.raises(type(error), match=str(error)):
+        launch(script)
+
+
 def test_compile_without_a_compiler(script, launch, capsys, monkeypatch, tmp_path):
     monkeypatch.setenv("CXX", "no-such-compiler")
     line = refused(launch, script, capsys, "--compile")
