@@ -148,7 +148,7 @@ class RunArgs:
 
 @dataclass
 class Args(RunArgs, HeadArgs, AlgorithmArgs):
-    """All flags: those of a2c_acpg.py, and the number of seeds."""
+    """All flags: those of the script, and the number of seeds."""
 
     num_seeds: int = 10
     """the seeds that train at once: --seed, --seed + 1, ..."""
@@ -544,7 +544,7 @@ class EnvState:
 
 
 def draw_noise(generator: torch.Generator, shape: tuple, num_actions: int, args: Args) -> list:
-    """What `collect` draws for one seed, in the order in which a2c_acpg.py draws it: Gumbel noise,
+    """What `collect` draws for one seed, in the order in which the script draws it: Gumbel noise,
     whether to act at random, and how."""
     gumbel_noise = -torch.empty(*shape, num_actions).exponential_(generator=generator).log()
     # in float64, as float32 would round a tiny epsilon up
@@ -1622,7 +1622,7 @@ class RunOfSeed(Run):
     gave_up = False
 
     def flags(self) -> dict:
-        """Those of a2c_acpg.py, which can go on with each run alone."""
+        """Those of the script, which can go on with each run alone."""
         flags = super().flags()
         del flags["num_seeds"]
         return flags
@@ -1692,7 +1692,7 @@ def check_seeds(args: Args) -> None:
 
 
 def environment_seeds(envs: VectorEnv, seeds: list[Seed]) -> int | list[int]:
-    """What to reset the environments with: a seed for each, as a2c_acpg.py has it. Environments
+    """What to reset the environments with: a seed for each, as the script has it. Environments
     that are one vectorized program, as CartPole's and envpool's, share random numbers and take the
     first seed alone; so there a run depends on the seeds beside it."""
     firsts = [environment_seed(seed.run.args.seed, seed.run.global_step) for seed in seeds]
@@ -1702,7 +1702,7 @@ def environment_seeds(envs: VectorEnv, seeds: list[Seed]) -> int | list[int]:
 
 
 def main() -> None:
-    sys.path.insert(0, "")  # where a2c_acpg.py, too, finds the modules of environments
+    sys.path.insert(0, "")  # where the script, too, finds the modules of environments
     args, checkpoint = read_command_line()
     check_flags(args)
     check_seeds(args)
