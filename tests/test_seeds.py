@@ -276,7 +276,7 @@ def test_killed_and_resumed_every_seed_has_its_steps_and_no_episode_twice(name, 
     steps = 40 * SHORT[name]
     every = {"ppo_acpg": 1, "a2c_acpg": 7}[name]
     flags = ("--num-seeds", 3, "--total-timesteps", steps, "--checkpoint-every", every)
-    flags = (*flags, "--eval-episodes", 2)
+    flags = (*flags, "--eval-episodes", 2, "--runs-dir", "runs/of-{seed}")
     waits = random.Random(0)
     process = start(variant, tmp_path, *flags)
     for _ in range(3):
@@ -293,6 +293,7 @@ def test_killed_and_resumed_every_seed_has_its_steps_and_no_episode_twice(name, 
     runs = [Run(file.parent) for file in tmp_path.rglob("args.json")]
     assert sorted(run.args["seed"] for run in runs) == [1, 2, 3]
     for run in runs:
+        assert run.path.parent.name == f"of-{run.args['seed']}"
         assert steps <= run.checkpoint["global_step"] < steps + SHORT[name]
         ends = [row["global_step"] for row in run.episodes]
         assert ends == sorted(ends)
@@ -338,11 +339,13 @@ def test_refusals(variant, monkeypatch, capsys, tmp_path, flags, error):
     assert not any(tmp_path.iterdir())
 
 
-def test_resume_refuses_what_does_not_belong_together(
-    variant, train, monkeypatch, capsys, tmp_path
-):
+def test_resume_refuses_what_does_not_belong_together(variant, script, train, capsys):
     flags = ("--num-seeds", 2, "--total-timesteps", 50, "--eval-episodes", 0)
     runs = train(variant, *flags)
+    alone = train(script, *flags[2:])[1]
+    with pytest.raises(SystemExit):
+        train(variant, "--resume", alone.path / "checkpoint.pt")
+    assert "trained alone, and goes on so" in capsys.readouterr().err
     state = runs[2].checkpoint
     state["args"]["gamma"] = 0.5
     torch.save(state, runs[2].path / "checkpoint.pt")

@@ -19,7 +19,6 @@ import json
 import math
 import os
 import random
-import re
 import shlex
 import shutil
 import signal
@@ -850,6 +849,9 @@ def train(args: Args, envs: VectorEnv, seeds: list[Seed]) -> None:
     state = stack(seeds)
     for number, seed in enumerate(seeds):
         seed.run.before_save = partial(seed.catch_up, state, number)
+        seed.run.extra["beside"] = [
+            (other.run.args.seed, os.path.relpath(other.run.path, seed.run.path)) for other in seeds
+        ]
     policy = PolicyOfSeeds(agent, state, first_obs)
 
     while any(seed.run.goes_on() for seed in seeds):
@@ -1640,31 +1642,35 @@ class RunOfSeed(Run):
 
 
 def make_runs(args: Args, checkpoint: dict) -> list[RunOfSeed]:
-    """A run for each seed, in a directory of their own below `runs_dir`; or, to go on, those that
-    lie beside the one that --resume names, each from its own checkpoint."""
+    """A run for each seed; or, to go on, those that trained beside the one that --resume names,
+    each from its own checkpoint."""
     if args.resume is None:
-        last = args.seed + args.num_seeds - 1
-        name = f"{args.env_id}__{args.exp_name}__{args.seed}-{last}__{time.time():.3f}"
-        own = replace(args, runs_dir=str(Path(args.runs_dir, re.sub("[/:]", "-", name))))
-        return [RunOfSeed(replace(own, seed=args.seed + k), {}) for k in range(args.num_seeds)]
+        seeds = range(args.seed, args.seed + args.num_seeds)
+        return [RunOfSeed(args_of(args, seed), {}) for seed in seeds]
+    if "beside" not in checkpoint["extra"]:
+        fail("resume", args.resume, f"trained alone, and goes on so, by {SCRIPT}")
 
     runs = []
-    for path in sorted(Path(args.resume).resolve().parent.parent.glob("*/args.json")):
-        flags = json.loads(path.read_text())
-        file = path.with_name("checkpoint.pt")
-        if not file.exists():  # killed before
-            run = RunOfSeed(replace(args, seed=flags["seed"], resume=None), {})
-            run.path = file.parent
-            runs.append(run)
+    folder = Path(args.resume).resolve().parent
+    for seed, name in checkpoint["extra"]["beside"]:
+        file = Path(os.path.normpath(folder / name / "checkpoint.pt"))
+        if not file.exists():  # the process was killed before
+            runs.append(RunOfSeed(replace(args_of(args, seed), resume=None), {}))
             continue
         state = torch.load(file, map_location="cpu", weights_only=True)
-        if state["args"] | {"seed": 0} != checkpoint["args"] | {"seed": 0}:
-            fail("resume", args.resume, f"beside it lies {file.parent.name}, with other flags")
-        if state["global_step"] > max(args.total_timesteps, state["args"]["total_timesteps"]):
-            reason = f"but {file.parent.name} is at step {state['global_step']}"
+        own = {"seed": 0, "runs_dir": ""}
+        if state["args"] | own != checkpoint["args"] | own:
+            fail("resume", args.resume, f"beside it trained {file.parent}, with other flags")
+        if args.total_timesteps < min(state["global_step"], state["args"]["total_timesteps"]):
+            reason = f"but {file} is at step {state['global_step']}"
             fail("total_timesteps", args.total_timesteps, reason)
-        runs.append(RunOfSeed(replace(args, seed=flags["seed"], resume=str(file)), state))
-    return sorted(runs, key=lambda run: run.args.seed)
+        runs.append(RunOfSeed(replace(args, seed=seed, resume=str(file)), state))
+    return runs
+
+
+def args_of(args: Args, seed: int) -> Args:
+    """The flags of one seed. A {seed} in --runs-dir is where its number belongs."""
+    return replace(args, seed=seed, runs_dir=args.runs_dir.replace("{seed}", str(seed)))
 
 
 def share_signals(runs: list[RunOfSeed]) -> None:
