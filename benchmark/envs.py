@@ -13,10 +13,15 @@ IdealCliffWalking-v0: a walk of two steps that meets the paper's three condition
 breaks one of them: UnbalancedCliffWalking-v0 (three cells whose best action is up, one of down), UnevenCliffWalking-v0 (starts
 of unequal probability), UnexploredCliffWalking-v0 (half of the starts never used). SemanticCliffWalking-v0 is the ideal one
 with a fifth action that is another "up".
+ManyActions18-v0, ManyActions50-v0: bandits with a state for each of 18 or 50 actions, drawn anew at each of 10 steps, in which
+the state's own action pays 1 and the others 0. OrderedActions18-v0, ...50-v0: actions on a ring pay less the farther they are.
+PairedActions18-v0, ...50-v0: two neighbours pay alike. States are numbers, and with x4 (ManyActions18x4-v0, ...) there are four
+of them for each action, noisy unit vectors in 32 dimensions.
 """
 
 import os
 from functools import partial
+from itertools import product
 from typing import Any, ClassVar
 
 import gymnasium as gym
@@ -256,6 +261,70 @@ class CliffWalking(gym.Env):
         return image
 
 
+class ManyActions(gym.Env):
+    """A contextual bandit with `num_actions` K actions and `states_per_action` states for each.
+
+    At each of the 10 steps of an episode a state is drawn uniformly, and the action pays 1 if it is
+    the state's own. `kind` "ordered": 1 - 2 d / K, where d is the distance of both on the ring of
+    all actions; "paired": 1 also for the other one of the pair (0, 1), (2, 3), ... of which the
+    state's action is one. With one state for each action observations are the states' numbers;
+    with more, fixed unit vectors: K random directions of 32 dimensions, to each of which noise half
+    as long is added for each of its states. The same for all seeds, which draw the states alone.
+    """
+
+    LENGTH = 10  # steps of an episode
+    DIMENSIONS = 32
+    NOISE = 0.5  # the expected norm of the noise
+
+    def __init__(self, num_actions: int, states_per_action: int = 1, kind: str = "one"):
+        self.num_actions = num_actions
+        self.states_per_action = states_per_action
+        self.kind = kind
+        self.num_states = num_actions * states_per_action
+        self.action_space = gym.spaces.Discrete(num_actions)
+        if states_per_action == 1:
+            self.observation_space = gym.spaces.Discrete(num_actions)
+            self.observations = np.arange(num_actions)
+            return
+        self.observation_space = gym.spaces.Box(-1, 1, (self.DIMENSIONS,), np.float32)
+        generator = np.random.default_rng(0)
+        centres = generator.normal(size=(num_actions, self.DIMENSIONS))
+        centres /= np.linalg.norm(centres, axis=1, keepdims=True)
+        noise = generator.normal(size=(self.num_states, self.DIMENSIONS))
+        noise *= self.NOISE / self.DIMENSIONS**0.5
+        states = centres.repeat(states_per_action, axis=0) + noise
+        states /= np.linalg.norm(states, axis=1, keepdims=True)
+        self.observations = states.astype(np.float32)
+
+    def reward(self, state: int, action: int) -> float:
+        """What the action pays in the state."""
+        best = state // self.states_per_action
+        if self.kind == "ordered":
+            distance = abs(best - action)
+            return 1 - 2 * min(distance, self.num_actions - distance) / self.num_actions
+        if self.kind == "paired":
+            return float(best // 2 == action // 2)
+        return float(best == action)
+
+    def draw_state(self) -> np.ndarray | int:
+        self.state = int(self.np_random.integers(self.num_states))
+        return self.observations[self.state]
+
+    def reset(
+        self, *, seed: int | None = None, options: dict | None = None
+    ) -> tuple[np.ndarray | int, dict]:
+        """Draw the first state."""
+        super().reset(seed=seed)
+        self.steps = 0
+        return self.draw_state(), {}
+
+    def step(self, action: int) -> tuple[np.ndarray | int, float, bool, bool, dict]:
+        """One step. The tenth ends the episode."""
+        reward = self.reward(self.state, int(action))
+        self.steps += 1
+        return self.draw_state(), reward, self.steps == self.LENGTH, False, {}
+
+
 def register_all() -> None:
     """Register every id of the module docstring whose package is installed."""
     for name, game in MINATAR_GAMES.items():
@@ -269,6 +338,12 @@ def register_all() -> None:
     variants |= {"Unexplored": {"starts": (0.5, 0.0, 0.0, 0.5)}, "Semantic": {"synonym": True}}
     for name, flags in variants.items():
         gym.register(f"{name}CliffWalking-v0", CliffWalking, kwargs=flags, max_episode_steps=50)
+    kinds = {"Many": "one", "Ordered": "ordered", "Paired": "paired"}
+    for (name, kind), num_actions in product(kinds.items(), (18, 50)):
+        flags = {"num_actions": num_actions, "kind": kind}
+        gym.register(f"{name}Actions{num_actions}-v0", ManyActions, kwargs=flags)
+        four = flags | {"states_per_action": 4}
+        gym.register(f"{name}Actions{num_actions}x4-v0", ManyActions, kwargs=four)
     try:
         from envpool.registration import registry
     except ImportError:
