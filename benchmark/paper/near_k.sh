@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Question 2 of benchmark/results/README.md: geometry where it can differ. PPO with all heads and --feature-dim K - 1, K, 2K
-# and 64, 20 seeds from 1001 on: 1,840 runs, about 40 minutes on two cores. Orthogonal rows need d >= K.
+# and 64, 20 seeds from 1001 on: 1,800 runs, about 40 minutes on two cores. Orthogonal rows need d >= K.
 set -euo pipefail
 . benchmark/paper/publish.sh
 code=0 # 1 if a run failed; the others go on
