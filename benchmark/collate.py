@@ -208,7 +208,7 @@ def measure_planned(folder: Path, planned: Planned, records: list[Record]) -> Me
     Raises Failed, and what `measure` does."""
     path = folder / "record.json"
     record = read_record(folder)
-    check_agrees(path, record, planned, ("group", "arm", "env_id", "seed"))
+    check_agrees(path, record, planned, ("group", "arm", "env_id", "seed", "flags"))
     records.append(record)
     check_outcome(record)
     if record.run_dir is None:
@@ -217,9 +217,8 @@ def measure_planned(folder: Path, planned: Planned, records: list[Record]) -> Me
     for other in sorted(folder.glob("*/args.json")):
         if other.parent != run:
             warn(f"left out: {other.parent}: {path} names another")
-    measured = measure(run)
     check_agrees(run / "args.json", read_flags(run), planned, ("env_id", "seed"))
-    return measured
+    return measure(run)
 
 
 def measure_other(run: Path) -> Measured:
@@ -295,15 +294,15 @@ def collate(root: Path, episodes: TextIO) -> Collated:
         found.rows.append(measured.row | keys | {"run": name, "script": script})
         found.curves.append(measured.curve)
         cell = csv_cell(name)
-        episodes.writelines(f"{cell},{line}\n" for line in measured.lines)
+        episodes.write("".join(f"{cell},{line}\n" for line in measured.lines))
     return found
 
 
 def csv_cell(text: str) -> str:
     """The text as a cell of a CSV file, quoted if need be."""
     buffer = io.StringIO()
-    csv.writer(buffer, lineterminator="").writerow([text])
-    return buffer.getvalue()
+    csv.writer(buffer, lineterminator="\n").writerow([text])
+    return buffer.getvalue().removesuffix("\n")
 
 
 def varying(rows: Iterable[dict]) -> list[str]:

@@ -140,13 +140,20 @@ class Checkpoint(BaseModel):
         return collapse
 
 
-def check_agrees(path: Path, held: BaseModel, wanted: BaseModel, names: Iterable[str]) -> None:
-    """Raises Damaged if the file's model holds another value under one of the names."""
+def check_agrees(path: Path, held: BaseModel, other: BaseModel, names: Iterable[str]) -> None:
+    """Raises Damaged if what the file holds differs under one of the names from another file's."""
     for name in names:
         value = getattr(held, name)
-        expected = getattr(wanted, name)
+        expected = getattr(other, name)
         if value != expected:
-            raise Damaged(f"{path}: {name}: {value!r} where {expected!r} was run")
+            source = type(other).__name__.lower()
+            raise Damaged(f"{path}: {name}: {value!r}, but the run's {source} says {expected!r}")
+
+
+def check_name(path: Path, name: str) -> None:
+    """Raises Damaged if what the file holds cannot be the name of a directory below another."""
+    if name in ("", "..") or Path(name).name != name:
+        raise Damaged(f"{path}: {name!r} cannot name a directory")
 
 
 def read_plan(path: Path) -> Plan:
@@ -156,8 +163,7 @@ def read_plan(path: Path) -> Plan:
     for run in plan.runs:
         if run.name in names:
             raise Damaged(f"{path}: two runs are named {run.name}")
-        if run.name in (".", ".."):
-            raise Damaged(f"{path}: {run.name} cannot name a run's directory")
+        check_name(path, run.name)
         names.add(run.name)
     return plan
 
@@ -169,8 +175,8 @@ def read_record(folder: Path) -> Record:
     record = read_model(path, Record)
     if record.name != folder.name:
         raise Damaged(f"{path}: is the record of {record.name}")
-    if record.run_dir is not None and Path(record.run_dir).name != record.run_dir:
-        raise Damaged(f"{path}: run_dir: {record.run_dir!r} cannot name a directory here")
+    if record.run_dir is not None:
+        check_name(path, record.run_dir)
     return record
 
 

@@ -132,9 +132,9 @@ def read_episodes(run: Path, checkpoint: Checkpoint) -> tuple[list[str], np.ndar
     counted = checkpoint.log_sizes.get(path.name, size)
     if size != counted:
         raise Damaged(f"{path}: has {size} bytes, but had {counted} at the checkpoint")
-    steps, _, _, seconds = episodes[-1:].sum(axis=0)
-    if steps > checkpoint.global_step or seconds > checkpoint.seconds + 0.01:
-        raise Damaged(f"{path}: ends after the checkpoint")
+    for step, _, _, seconds in episodes[-1:]:
+        if step > checkpoint.global_step or seconds > checkpoint.seconds + 0.01:  # is rounded
+            raise Damaged(f"{path}: ends after the checkpoint")
     return lines, episodes
 
 
@@ -239,5 +239,6 @@ def identify(run: Path) -> tuple[str, str, str]:
         flags = read_flags(run)
         env_id = flags.env_id
         head = head_name(flags)
+        script = flags.script or ""
         script = read_last_checkpoint(run, flags).script or ""
     return script, env_id, head
