@@ -218,17 +218,14 @@ def measure_planned(folder: Path, planned: Planned, records: list[Record]) -> Me
         if other.parent != run:
             warn(f"left out: {other.parent}: {path} names another")
     check_agrees(run / "args.json", read_flags(run), planned, ("env_id", "seed"))
-    return measure(run)
+    return measure(run, Path(planned.script).stem)
 
 
 def measure_other(run: Path) -> Measured:
     """The numbers of a run that is in no plan. Raises Failed, and what `measure` does."""
     with suppress(FileNotFoundError):
         check_outcome(read_record(run.parent))
-    measured = measure(run)
-    if not measured.row["script"]:
-        raise Damaged(f"{run / 'checkpoint.pt'}: script: does not tell the program's name")
-    return measured
+    return measure(run)
 
 
 def attempt(path: Path, read: Callable[[], Measured]) -> tuple[str, Measured | None]:
@@ -287,11 +284,10 @@ def collate(root: Path, episodes: TextIO) -> Collated:
         found.counts[arm, state] += 1
         if measured is None:
             continue
-        name = str(path.relative_to(root))
         if not measured.lines:
             warn(f"no episode ended: {path}: has no measures")
-        script = measured.row["script"] or keys["script"]
-        found.rows.append(measured.row | keys | {"run": name, "script": script})
+        name = str(measured.row["run"].relative_to(root))
+        found.rows.append(keys | measured.row | {"run": name})
         found.curves.append(measured.curve)
         cell = csv_cell(name)
         episodes.write("".join(f"{cell},{line}\n" for line in measured.lines))
@@ -372,23 +368,31 @@ def mean_and_spread(cells: Iterable[str]) -> str:
     return f"{np.mean(numbers):.4g} ± {np.std(numbers, ddof=1):.2g}"
 
 
-def markdown(rows: list[dict], keys: list[str]) -> str:
-    """A line per arm, environment and values of flags: its number of seeds and its GROUPED. Runs
-    without an episode are left out."""
-    telling = ["group", "env_id", "arm"]
-    telling += [key for key in keys if key not in (*KEYS, *HEAD_FLAGS)]
-    arms = defaultdict(list)
-    for row in rows:
-        if row["final"]:
-            arms[tuple(str(row.get(key, "")) for key in telling)].append(row)
-    header = [*telling, "seeds", *GROUPED]
-    lines = [header, ["---"] * len(header)]
-    for arm, members in sorted(arms.items()):
+def markdown(rows: list[dict]) -> str:
+    """A line per arm, environment and values of the flags in which an arm's runs differ: its number
+    of seeds and its GROUPED. Runs without an episode are left out."""
+    rows = [row for row in rows if row["final"]]
+    keys = ["group", "env_id", "arm"]
+    flags = {}  # as a set that keeps their order
+    for members in grouped(rows, keys).values():
+        flags |= dict.fromkeys(varying(members))
+    keys += flags
+    lines = [[*keys, "seeds", *GROUPED]]
+    lines.append(["---"] * len(lines[0]))
+    for values, members in sorted(grouped(rows, keys).items()):
         numbers = [mean_and_spread(row[name] for row in members) for name in GROUPED]
-        lines.append([*arm, str(len(members)), *numbers])
+        lines.append([*values, str(len(members)), *numbers])
     for line in lines:
         line[:] = [cell.replace("|", r"\|") for cell in line]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def grouped(rows: list[dict], keys: list[str]) -> dict[tuple[str, ...], list[dict]]:
+    """The rows by their values of the keys, "" for missing ones."""
+    groups = defaultdict(list)
+    for row in rows:
+        groups[tuple(str(row.get(key, "")) for key in keys)].append(row)
+    return groups
 
 
 def main(args: Args) -> None:
@@ -419,7 +423,7 @@ def main(args: Args) -> None:
             write_provenance(found.records, provenance)
     except OSError as error:
         fail("out", out, error)
-    say(markdown(found.rows, keys), sys.stdout)
+    say(markdown(found.rows), sys.stdout)
 
 
 if __name__ == "__main__":

@@ -162,7 +162,7 @@ def test_a_run_without_an_episode_is_named_and_has_no_measures(tmp_path, capsys,
     assert states(tables["counts"]) == {(): [2, 2, 0, 0, 0]}
     captured = capsys.readouterr()
     assert captured.err == f"no episode ended: {empty}: has no measures\n"
-    assert captured.out.splitlines()[2:] == ["| ppo_acpg | Env-v0 | linear | 500 | 1 | 1 | 1 | 1 |"]
+    assert captured.out.splitlines()[2:] == ["| ppo_acpg | Env-v0 | linear | 1 | 1 | 1 | 1 |"]
 
 
 # What is finished, unfinished, or damaged
@@ -499,7 +499,9 @@ def test_arms_are_as_planned(tmp_path, collated):
     write_plan(tmp_path / "runs", plan, "ppo")
     make_run(tmp_path / "runs" / "other", [1.0], head="etf", seed=3)
     columns = ("group", "script", "arm", "baseline", "head")
-    assert sorted(tuple(row[key] for key in columns) for row in collated()["runs"]) == [
+    rows = collated()["runs"]
+    assert all((tmp_path / "runs" / row["run"] / "episodes.csv").exists() for row in rows)
+    assert sorted(tuple(row[key] for key in columns) for row in rows) == [
         ("arms", "my_ppo", "mine", "ppo", "etf"),
         ("arms", "ppo_acpg", "ppo", "ppo", "linear"),
         ("ppo_acpg", "ppo_acpg", "etf", "linear", "etf"),
@@ -671,15 +673,20 @@ def test_a_flag_named_as_a_column_stands_beside_it(tmp_path, collated):
 
 
 def test_groups_differ_in_more_than_the_seed(tmp_path, capsys, collated):
+    """The table on stdout shows the flags in which runs of one arm differ."""
     for seed, gamma, value in ((1, 0.9, 2.0), (2, 0.9, 4.0), (1, 0.5, 7.0)):
         folder = tmp_path / "runs" / f"{seed}-{gamma}"
         make_run(folder, [value] * 50, seed=seed, gamma=gamma, runs_dir=str(folder))
-    assert varying(collated()["runs"]) == ["gamma"]
+    make_run(tmp_path / "runs", [5.0] * 50, script="a2c_acpg", gamma=0.9, num_envs=8)
+    make_run(tmp_path / "runs", [5.0] * 50, script="trpo_acpg", gamma=0.9, num_envs=4)
+    assert varying(collated()["runs"]) == ["gamma", "num_envs"]
     assert capsys.readouterr().out.splitlines() == [
         "| group | env_id | arm | gamma | seeds | final | last_tenth | area |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
+        "| a2c_acpg | Env-v0 | linear | 0.9 | 1 | 5 | 5 | 5 |",
         "| ppo_acpg | Env-v0 | linear | 0.5 | 1 | 7 | 7 | 7 |",
         "| ppo_acpg | Env-v0 | linear | 0.9 | 2 | 3 ± 1.4 | 3 ± 1.4 | 3 ± 1.4 |",
+        "| trpo_acpg | Env-v0 | linear | 0.9 | 1 | 5 | 5 | 5 |",
     ]
 
 
@@ -701,6 +708,7 @@ def test_names_may_hold_any_character(tmp_path, capsys, collated, name):
     arms = [(row["arm"], row["final"]) for row in tables["runs"]]
     assert sorted(arms) == [("a|b,c\nd", "1.5"), ("linear", "3")]
     names = {row["run"] for row in tables["runs"]}
+    assert len(names) == 2
     assert {row["run"] for row in tables["episodes"]} == names
     assert any(run.startswith(name.replace("\udcff", r"\udcff")) for run in names)
     assert r"| E\|v |" in capsys.readouterr().out
@@ -888,6 +896,20 @@ def test_every_reference_has_a_source_and_stands_below_what_is_good():
             good = float(row["best"]) if row["best"] else threshold(name)
             assert normalised(name, float(row["random"])) == 0 and normalised(name, good) == 1
             assert good > float(row["random"])
+
+
+@pytest.mark.parametrize(
+    ("flags", "named"),
+    [
+        (["--env-ids", "Nobody-v0"], "error: --env-ids Nobody-v0: "),
+        (["--env-ids", "CartPole-v1", "--episodes", "1"], "error: --episodes 1: "),
+    ],
+)
+def test_what_cannot_be_measured_is_one_line_of_error(flags, named):
+    command = [sys.executable, "-m", "benchmark.reporting.thresholds", *flags]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.returncode == 2 and result.stdout == ""
+    assert result.stderr.startswith(named) and result.stderr.count("\n") == 1
 
 
 def test_the_random_policy_is_measured_as_the_table_says():

@@ -59,7 +59,7 @@ class Measured(NamedTuple):
     """A finished run."""
 
     row: dict[str, object]
-    """flags, script, head, MEASURES and COLLAPSE"""
+    """flags, run (the directory's path), script, head, MEASURES and COLLAPSE"""
     curve: np.ndarray
     """(POINTS, 2 + len(COLLAPSE)): step, value and COLLAPSE; NaN where undefined"""
     lines: list[str]
@@ -208,14 +208,16 @@ def measures_of(flags: Flags, episodes: np.ndarray, curve: np.ndarray) -> dict[s
     }
 
 
-def measure(run: Path) -> Measured:
-    """The numbers of one run. Raises Unfinished if it has not come to its end, and OSError or
-    Damaged if one of its files is missing or damaged."""
+def measure(run: Path, script: str = "") -> Measured:
+    """The numbers of one run, of that script if its checkpoint names none. Raises Unfinished if it
+    has not come to its end, and OSError or Damaged if one of its files is missing or damaged."""
     flags = read_flags(run)
     checkpoint = read_last_checkpoint(run, flags)
     check_end(run, flags, checkpoint)
     lines, episodes = read_episodes(run, checkpoint)
-    script = checkpoint.script or ""
+    script = checkpoint.script or script
+    if not script:
+        raise Damaged(f"{run / 'checkpoint.pt'}: script: does not tell the program's name")
 
     points = np.linspace(flags.total_timesteps / POINTS, flags.total_timesteps, POINTS)
     values = value_at(points, episodes[:, 0], trailing_means(episodes[:, 1]))
@@ -226,7 +228,7 @@ def measure(run: Path) -> Measured:
     measures["greedy"] = greedy_return(run, checkpoint)
     measures |= dict(zip(COLLAPSE, value_at(np.inf, measured_at, history)))
     row = flag_columns(flags, script)
-    row |= {"script": script, "head": head_name(flags)}
+    row |= {"run": run, "script": script, "head": head_name(flags)}
     row |= {name: text(measures.get(name)) for name in (*MEASURES, *COLLAPSE)}
     return Measured(row, np.column_stack([points, values, collapse]), lines)
 
