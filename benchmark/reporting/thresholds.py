@@ -48,9 +48,7 @@ def threshold(env_id: str) -> float | None:
     for name in (plain_id(env_id), env_id):
         try:
             declared = gym.spec(name).reward_threshold
-        except (
-            Exception
-        ):  # an id that only a script knows, or one of a package that is missing or raises anything
+        except Exception:  # an id that only a script knows, or a package that raises anything
             continue
         if declared is not None:
             return float(declared)
@@ -69,7 +67,8 @@ def normalised(env_id: str, score: float) -> float | None:
 
 def random_returns(env_id: str, episodes: int) -> np.ndarray:
     """(episodes,): undiscounted returns of uniformly random actions. The k-th episode starts from seed k."""
-    env, returns = gym.make(env_id), np.zeros(episodes)
+    env = gym.make(env_id)
+    returns = np.zeros(episodes)
     env.action_space.seed(0)
     for k in range(episodes):
         env.reset(seed=k)
@@ -83,13 +82,19 @@ def random_returns(env_id: str, episodes: int) -> np.ndarray:
 
 
 def main(args: Args) -> None:
-    print("env_id,random,standard_error")
+    from benchmark.collate import fail  # not above, as that imports this
+
+    if args.episodes < 2:
+        fail("episodes", args.episodes, "a standard error needs two")
+    header = "env_id,random,standard_error\n"
     for env_id in args.env_ids:
-        returns = random_returns(env_id, args.episodes)
-        print(
-            f"{env_id},{returns.mean():.4g},{returns.std(ddof=1) / len(returns) ** 0.5:.2g}",
-            flush=True,
-        )
+        try:
+            returns = random_returns(env_id, args.episodes)
+        except (gym.error.Error, ImportError) as error:
+            fail("env-ids", env_id, error)
+        standard_error = returns.std(ddof=1) / len(returns) ** 0.5
+        print(f"{header}{env_id},{returns.mean():.4g},{standard_error:.2g}", flush=True)
+        header = ""
 
 
 if __name__ == "__main__":
