@@ -26,7 +26,7 @@ class Planned(BaseModel):
 
     model_config = ConfigDict(frozen=True, allow_inf_nan=False)
 
-    name: str = Field(pattern=r"^[^/\\\0]+$")
+    name: str = Field(pattern=r"^[^/\\\x00]+$")
     """of its directory below runs/; for people to read, nothing is taken from it"""
     group: str
     """arms are compared with each other within a group: a script's name with --heads, "arms" with --arms"""
