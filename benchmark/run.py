@@ -231,9 +231,13 @@ def run_all(args: Args, console: Console) -> list[Planned]:
         with closing(begin(execution, runs, left, args)) as states:
             failed = progress.follow(out, left, states, console)
     if failed:
-        names = " ".join(run.name for run in failed)
-        console.print(Text(f"{len(failed)} of {len(runs)} runs failed: {names}"), soft_wrap=True)
-    report(out)
+        names = [run.name for run in failed]
+        if len(names) > 10:
+            names[10:] = ["..."]
+        text = f"{len(failed)} of {len(runs)} runs failed: {' '.join(names)}"
+        console.print(Text(text), soft_wrap=True)
+    if len(failed) < len(runs):
+        report(out)
     return failed
 
 

@@ -89,7 +89,9 @@ def failure(out: Path, run: Planned) -> str:
     """How a run failed, and the end of its log."""
     try:
         record = read_record(out, run)
-        how = record.reason if record and record.outcome == "failed" else "it was cut off"
+        how = "it was never started"
+        if record is not None:
+            how = record.reason or "it was cut off"
     except Damaged as error:
         how = str(error)
     lines = log_tail(out, run).splitlines()[-10:]
