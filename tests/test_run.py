@@ -855,7 +855,7 @@ def test_eighty_columns_show_arm_seed_bar_return_and_time_left():
 
 def test_the_time_is_estimated_by_cores_images_and_finished_runs():
     left = 10 * [("ppo_acpg.py CartPole-v1", 100_000)]
-    one = 4 + 100_000 / 5000
+    one = 4 + 100_000 / 8000
     assert progress.estimate([], left, 2) == pytest.approx(5 * one)
     assert progress.estimate([], left, 100) == pytest.approx(one)
     images = [("ppo_acpg.py benchmark.envs:MinAtar/Breakout-v1", 100_000)]

@@ -17,7 +17,7 @@ from benchmark.runner.execute import folder_of, is_finished, log_tail, read_reco
 
 # Steps a second of a run on one core: of an MLP, and of a CNN by words in the names of scripts and
 # environments with images. Rules of thumb, for as long as no run of that kind is finished.
-MLP_SPEED = 5000
+MLP_SPEED = 8000
 IMAGE_SPEEDS = {"MinAtar/": 2500, "CarRacing": 300, "Atari/": 150, "ppo_atari": 150}
 STARTING = 4  # seconds that a run takes before its first step and for its greedy episodes
 PERIOD = 60.0  # seconds between two lines where there is no terminal
