@@ -227,6 +227,8 @@ def run_all(args: Args, console: Console) -> list[Planned]:
             for run in left:
                 print(shlex.join(next_command(out, run, run in again)))
             return []
+        if args.cluster == "slurm":
+            import_module("benchmark.runner.slurm").refuse_queued(out, stale)
         for run in stale:
             if not execute.set_aside(out, run):
                 raise Refused(f"--rerun: {run.name} is still being executed; stop that first")
@@ -264,7 +266,7 @@ def main(args: Args) -> None:
     console = Console(stderr=True)
     try:
         failed = run_all(args, console)
-        sys.stdout.flush()
+        print(end="", flush=True)
     except Refused as refusal:
         fail(*refusal.args)
     except BrokenPipeError:  # as in `... | head`: nobody reads on

@@ -353,6 +353,10 @@ BAD = {
     ),
     "module raises": ({"env_ids": ("raises:X-v0",)}, "--env-ids raises:X-v0: ZeroDivisionError("),
     "module aborts": ({"env_ids": ("aborts:X-v0",)}, "ppo_acpg.py: reading its flags ended with 7"),
+    "empty module": ({"env_ids": (":A-v1",)}, "--env-ids :A-v1: Empty module name"),
+    "script binary": ({"scripts": ("/bin/ls",)}, "/bin/ls: cannot be imported: SyntaxError("),
+    "Args no class": ({"scripts": ("three",)}, "three.py: 'int' object has no attribute"),
+    "module killed": ({"env_ids": ("k9:X-v0",)}, "ppo_acpg.py: reading its flags ended with -9"),
     "relative module": ({"env_ids": (".x:X-v0",)}, "--env-ids .x:X-v0: "),
     "no image game": (
         {"env_ids": ("benchmark.envs:MinAtar/Brekout-v1",)},
@@ -412,6 +416,8 @@ def test_bad_input_is_refused_in_a_line(stand_ins, capsys, monkeypatch, flags, e
     Path("raises.py").write_text("print('[]')\n1 / 0")
     Path("aborts.py").write_text("import os\nos._exit(7)")
     Path("broken.py").write_text("def f(:")
+    Path("k9.py").write_text("import os\nos.kill(os.getpid(), 9)")
+    Path("three.py").write_text("Args = 3")
     Path("empty.py").write_text("")
     Path("few.py").write_text(
         "from dataclasses import dataclass\n@dataclass\nclass Args:\n    seed: int = 1\n"
@@ -497,6 +503,9 @@ def test_an_unwritable_out_is_one_line(stand_ins, capsys):
     assert line.startswith("--out out: [Errno 20] Not a directory")
     (line,) = refused(capsys, out=Path("/proc/out"))
     assert line.startswith("--out /proc/out: [Errno 2]")
+    Path("plan/plan.json").mkdir(parents=True)
+    (line,) = refused(capsys, out=Path("plan"))
+    assert line.startswith("--out plan: [Errno 21] Is a directory")
 
 
 def test_a_held_out_is_refused_before_any_work(stand_ins, capsys):
@@ -544,6 +553,14 @@ def test_nobody_reads_on(stand_ins):
     (summary,) = runner.stderr.read().splitlines()
     assert summary.startswith("4000 runs in")
     assert runner.wait() == 1
+    shut = ["sh", "-c", '"$0" "$@" >&-', sys.executable, "-c", WITHOUT_REPORT]
+    done = subprocess.run(
+        [*shut, "--num-seeds", "1", "--total-timesteps", "10"],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert done.returncode == 0 and "Traceback" not in done.stderr
 
 
 # Failures

@@ -180,6 +180,28 @@ def test_a_preempted_job_goes_on_from_its_checkpoint_and_a_new_runner_waits_for_
     assert_all_finished()
 
 
+def test_a_rerun_wants_former_jobs_gone(patient, capsys):
+    runs, states = begin(num_seeds=1)
+    next(states)
+    states.close()
+    wait_until(records)
+    with open("ppo_acpg.py", "a") as file:
+        file.write("# another line\n")
+    job = submitted()[runs[0].name]
+    for flags, expected in (
+        ({}, "error: --out out: ppo_acpg.py was edited since 1 of these runs were started; "),
+        ({"rerun": True}, f"error: --rerun: first `scancel {job}`, jobs of the former script"),
+    ):
+        assert run_all(cluster="slurm", heads=("linear",), num_seeds=1, **flags) == 2
+        assert capsys.readouterr().err.splitlines()[-1].startswith(expected)
+    control("scancel", job)
+    wait_until(lambda: job not in slurm.queue())
+    Path("pause").unlink()
+    assert run_all(cluster="slurm", heads=("linear",), num_seeds=1, rerun=True) == 0
+    assert (OUT / "replaced" / runs[0].name / "record.json").exists()
+    assert_all_finished()
+
+
 def test_jobs_wait_for_a_drained_node(patient):
     Path("pause").unlink()
     control("scontrol", "update", f"NodeName={NODE}", "State=DRAIN", "Reason=test")

@@ -77,8 +77,8 @@ def look_up(module: ModuleType, env_id: str, args: object) -> None:
         if env_id not in module.known_games(args.backend):
             raise ValueError(f"is no game of --backend {args.backend}")
         return
-    package, _, name = env_id.rpartition(":")
-    if package:
+    package, colon, name = env_id.rpartition(":")
+    if colon:
         importlib.import_module(package)
     namespace, plain_name, version = parse_env_id(name)
     newest = find_highest_version(namespace, plain_name)

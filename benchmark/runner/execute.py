@@ -56,7 +56,7 @@ def checkpoint_of(out: Path, run: Planned, record: Record | None) -> Path | None
     if record is None or record.run_dir is None:
         return None
     path = folder_of(out, run) / record.run_dir / "checkpoint.pt"
-    return path if path.exists() else None
+    return path if path.is_file() else None
 
 
 def is_finished(out: Path, run: Planned) -> bool:
@@ -162,7 +162,7 @@ def record_of_attempt(out: Path, run: Planned, script_hash: str) -> Record:
 
 def shortfall(run_dir: Path | None) -> str:
     """What a run that ended with exit code 0 lacks of being finished; empty if it is."""
-    if run_dir is None or not (run_dir / "checkpoint.pt").exists():
+    if run_dir is None or not (run_dir / "checkpoint.pt").is_file():
         return "ended with exit code 0 but without a checkpoint"
     try:
         total = read_model(run_dir / "args.json", Flags).total_timesteps

@@ -107,6 +107,16 @@ def write_jobs(out: Path, jobs: dict[str, str]) -> None:
     temporary.replace(out / "slurm" / "jobs.json")
 
 
+def refuse_queued(out: Path, runs: list[Planned]) -> None:
+    """Raises Refused if a job of these runs, which are to be executed anew, is in the queue: it was
+    submitted for the script as it was."""
+    states = queue() or {}
+    jobs = read_jobs(out)
+    queued = [jobs[run.name] for run in runs if jobs.get(run.name) in states]
+    if queued:
+        raise Refused(f"--rerun: first `scancel {' '.join(queued)}`, jobs of the former script")
+
+
 def submit(
     execution: Execution, runs: list[Planned], args: "Args"
 ) -> tuple[list[Planned], str | None]:
