@@ -92,7 +92,7 @@ class Args:
     dry_run: bool = False
     """only print the commands, as lines for a shell"""
     run_timeout: float | None = None
-    """minutes after which an attempt at a run is stopped and has failed (None: any)"""
+    """minutes after which an attempt at a run is stopped and has failed (None: no limit)"""
     workers: int = 2
     """runs at a time"""
     devices: tuple[str, ...] = ()
