@@ -2,11 +2,12 @@
 
     python -m tests.run_checks --out checks
 
-overhead: seconds per run that the runner takes beyond the scripts: 40 runs of tests/stand_in.py by it, one at a time, without
-report, against the same commands one after the other.
-workers: 8 runs of PPO on CartPole-v1 by two workers and by one, without report: how many times as fast (5 minutes).
-kills: 10 runs of PPO while the runner is killed at 20 random moments, then the same command, against an undisturbed execution:
-which runs are equal to its, and the steps of the others (10 minutes).
+overhead: seconds per run that the runner takes beyond the scripts: 40 runs of tests/stand_in.py by
+it, one at a time, without report, against the same commands one after the other.
+workers: 8 runs of PPO on CartPole-v1 by two workers and by one, without report: how many times as
+fast (5 minutes).
+kills: 10 runs of PPO while the runner is killed at 20 random moments, then the same command, against
+an undisturbed execution: which runs are equal to its, and the steps of the others (10 minutes).
 """
 
 import os

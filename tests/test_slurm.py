@@ -97,8 +97,8 @@ def cluster(tmp_path_factory):
 
 @pytest.fixture
 def patient(cluster, monkeypatch, tmp_path):
-    """Stand-ins in the working directory, which take 0.1 s for ten steps, and a runner that looks at
-    the queue often."""
+    """Stand-ins in the working directory, which take 0.1 s for ten steps, and a runner that looks
+    at the queue often."""
     use_stand_ins(monkeypatch, tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.setattr(slurm, "POLL", 0.2)

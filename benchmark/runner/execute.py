@@ -1,5 +1,5 @@
-"""One run of benchmark.run: its command, its record, and how it is brought to its end, locally or by
-a job of Slurm."""
+"""One run of benchmark.run: its command, its record, and how it is brought to its end, locally or
+by a job of Slurm."""
 
 import ctypes
 import fcntl
@@ -238,7 +238,8 @@ class Execution:
     ) -> Generator[None, None, Record]:
         """Start the run's script, or continue it from its checkpoint, and yield until it ends; if
         closed before, stops it. Returns the record that it has written."""
-        out, folder = self.out, folder_of(self.out, run)
+        out = self.out
+        folder = folder_of(out, run)
         path = folder / "record.json"
         record = record_of_attempt(out, run, self.hashes[run.script])
         if hash_of(run.script) != record.script_hash:
@@ -267,18 +268,17 @@ class Execution:
             stop(process)
 
         run_dir = run_dir or made_since(folder, there)
-        changes = {
-            "run_dir": run_dir.name if run_dir else None,
-            "seconds": round(record.seconds + time.monotonic() - start, 2),
-        }
+        seconds = record.seconds + time.monotonic() - start
+        changes = {"run_dir": run_dir.name if run_dir else None, "seconds": round(seconds, 2)}
         if timed_out:
-            changes["reason"] = f"took longer than --run-timeout {self.timeout:g} minutes"
+            reason = f"took longer than --run-timeout {self.timeout:g} minutes"
         else:
             changes["exit_code"] = process.returncode
-            changes["reason"] = shortfall(run_dir)
-            if process.returncode != 0:
-                changes["reason"] = f"exit code {process.returncode}"
-        changes["outcome"] = "failed" if changes["reason"] else "finished"
+            reason = f"exit code {process.returncode}"
+            if process.returncode == 0:
+                reason = shortfall(run_dir)
+        changes["reason"] = reason
+        changes["outcome"] = "failed" if reason else "finished"
         if run_dir:
             sync(run_dir)
         return self.end(path, record, changes)

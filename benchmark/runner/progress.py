@@ -72,11 +72,12 @@ def status(out: Path, run: Planned) -> Status:
     if not lines:
         return Status()
     step, steps, value, speed = lines[-1]
-    return Status(min(int(step), int(steps)), int(steps), value, int(speed))
+    total = max(1, int(steps))
+    return Status(min(int(step), total), total, value, int(speed))
 
 
 class Forecast:
-    """The time that runs take, going by rules of thumb, finished runs, and those that are running."""
+    """The time that runs take, by rules of thumb, finished runs, and those that are running."""
 
     def __init__(self, out: Path, steps: dict[Planned, int], at_a_time: int):
         """`steps` of all runs of the command."""

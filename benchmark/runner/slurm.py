@@ -130,6 +130,8 @@ def submit(
     accepted = [run for run in runs if jobs.get(run.name) in states]
     known = set(accepted)
     missing = [run for run in runs if run not in known]
+    if not missing:
+        return accepted, None
     folder = out / "slurm"
     is_new = not folder.exists()
     folder.mkdir(exist_ok=True)
