@@ -2,11 +2,12 @@
 
     python -m tests.run_checks --out checks
 
-overhead: seconds per run that the runner takes beyond the scripts: 40 runs of tests/stand_in.py by it, one at a time, without
-report, against the same commands one after the other.
-workers: 8 runs of PPO on CartPole-v1 by two workers and by one, without report: how many times as fast (5 minutes).
-kills: 10 runs of PPO while the runner is killed at 20 random moments, then the same command, against an undisturbed execution:
-which runs are equal to its, and the steps of the others (10 minutes).
+overhead: seconds per run that the runner takes beyond the scripts: 40 runs of tests/stand_in.py by
+it, one at a time, without report, against the same commands one after the other.
+workers: 8 runs of PPO on CartPole-v1 by two workers and by one, without report: how many times as
+fast (5 minutes).
+kills: 10 runs of PPO while the runner is killed at 20 random moments, then the same command, against
+an undisturbed execution: which runs are equal to its, and the steps of the others (10 minutes).
 """
 
 import os
@@ -23,7 +24,7 @@ from typing import Literal
 import torch
 import tyro
 
-from tests.test_run import ROOT, WITHOUT_REPORT, episodes, records
+from tests.test_run import ROOT, WITHOUT_REPORT, episodes, records, run_dir
 
 
 @dataclass
@@ -57,11 +58,8 @@ def overhead(out: Path) -> float:
     shutil.copy(ROOT / "tests/stand_in.py", out / "ppo_acpg.py")
     (out / "slot").touch()
     flags = ("--num-seeds", 20, "--total-timesteps", 100, "--workers", 1, "--out")
-    lines = (
-        start(*flags, "direct", "--dry-run", cwd=out, stdout=subprocess.PIPE, text=True)
-        .communicate()[0]
-        .splitlines()
-    )
+    dry = start(*flags, "direct", "--dry-run", cwd=out, stdout=subprocess.PIPE, text=True)
+    lines = dry.communicate()[0].splitlines()
     begin = time.perf_counter()
     for line in lines:
         subprocess.run(shlex.split(line), cwd=out, check=True, stdout=subprocess.DEVNULL)
@@ -71,33 +69,16 @@ def overhead(out: Path) -> float:
 
 def workers(out: Path, timesteps: int) -> float:
     """How many times as fast two workers are as one."""
-    one, two = (
-        seconds(
-            "--num-seeds",
-            4,
-            "--total-timesteps",
-            timesteps,
-            "--workers",
-            count,
-            "--out",
-            out / str(count),
-        )
-        for count in (1, 2)
-    )
+    flags = ("--num-seeds", 4, "--total-timesteps", timesteps)
+    one, two = (seconds(*flags, "--workers", n, "--out", out / str(n)) for n in (1, 2))
     return one / two
 
 
 def kills(out: Path, count: int, timesteps: int) -> None:
-    """Kill the runner that often, then let it finish; print how each run compares with an undisturbed one."""
-    flags = (
-        "--num-seeds",
-        5,
-        "--total-timesteps",
-        timesteps,
-        "--flags",
-        "all --checkpoint-every 10",
-        "--out",
-    )
+    """Kill the runner that often, then let it finish; print how each run compares with an
+    undisturbed one."""
+    flags = ["--num-seeds", 5, "--total-timesteps", timesteps]
+    flags += ["--flags", "all --checkpoint-every 10", "--out"]
     moments = random.Random(1)
     for _ in range(count):
         runner = start(*flags, out / "killed")
@@ -107,24 +88,21 @@ def kills(out: Path, count: int, timesteps: int) -> None:
     seconds(*flags, out / "killed")
     seconds(*flags, out / "undisturbed")
     for name, record in records(out / "killed").items():
-        ends, undisturbed = episodes(name, out / "killed"), episodes(name, out / "undisturbed")
+        ends = episodes(name, out / "killed")
+        undisturbed = episodes(name, out / "undisturbed")
         steps = [int(step) for step, *_ in ends]
-        (checkpoint,) = (out / "killed/runs" / name).glob("*/checkpoint.pt")
+        checkpoint = run_dir(name, out / "killed") / "checkpoint.pt"
         total = torch.load(checkpoint, weights_only=True)["global_step"]
         left = total - sum(int(length) for *_, length in ends)
         assert record["outcome"] == "finished" and steps == sorted(steps)
-        assert (
-            timesteps <= total < timesteps + 4 * 128 and left < 4 * 500
-        )  # it ends with a rollout, and holds no step twice
+        # it ends with a rollout, and holds no step twice
+        assert timesteps <= total < timesteps + 4 * 128 and left < 4 * 500
         assert ends == undisturbed or record["attempts"] > 1
-        how = (
-            "equal to the undisturbed"
-            if ends == undisturbed
-            else f"undisturbed {undisturbed[-1][0]}"
-        )
-        print(
-            f"{name}: {record['attempts']} attempts, last episode at step {steps[-1]} ({how}), {left} steps after it"
-        )
+        how = "equal to the undisturbed"
+        if ends != undisturbed:
+            how = f"undisturbed {undisturbed[-1][0]}"
+        last = f"last episode at step {steps[-1]} ({how}), {left} steps after it"
+        print(f"{name}: {record['attempts']} attempts, {last}")
 
 
 def main(args: Args) -> None:
