@@ -173,9 +173,16 @@ def replacing(path: Path, mode: str = "w") -> Iterator[IO]:
         temporary.unlink(missing_ok=True)
 
 
+def files_named(root: Path, name: str) -> Iterator[Path]:
+    """The files of this name below `root`, but for what benchmark.run keeps of replaced runs."""
+    for path in root.rglob(name):
+        if "replaced" not in path.relative_to(root).parts:
+            yield path
+
+
 def plans(root: Path) -> Iterator[Path]:
     """The plans that count for runs below `root`."""
-    yield from root.rglob("plan.json")
+    yield from files_named(root, "plan.json")
     if root.name == "runs":
         yield from root.parent.glob("plan.json")
 
@@ -264,15 +271,15 @@ def other_keys(run: Path, measured: Measured | None) -> dict[str, str]:
 def collate(root: Path, episodes: TextIO) -> Collated:
     """Read all runs below `root`, write the episodes of those that are finished, and name the
     others on stderr."""
-    found = Collated([], [], Counter(), [])
+    collated = Collated([], [], Counter(), [])
     episodes.write(",".join(["run", *EPISODES]) + "\n")
     expected = read_plans(root)
-    runs = (file.parent for file in root.rglob("args.json"))
+    runs = (file.parent for file in files_named(root, "args.json"))
     others = [run for run in runs if run.parent not in expected]
     for path in sorted({*expected, *others}):
         if path in expected:
             keys = planned_keys(expected[path])
-            read = partial(measure_planned, path, expected[path].planned, found.records)
+            read = partial(measure_planned, path, expected[path].planned, collated.records)
             state, measured = "unfinished", None
             if (path / "record.json").exists():
                 state, measured = attempt(path, read)
@@ -280,18 +287,18 @@ def collate(root: Path, episodes: TextIO) -> Collated:
             state, measured = attempt(path, partial(measure_other, path))
             keys = other_keys(path, measured)
         arm = tuple(keys[name] for name in ARM)
-        found.counts[arm, "planned"] += 1
-        found.counts[arm, state] += 1
+        collated.counts[arm, "planned"] += 1
+        collated.counts[arm, state] += 1
         if measured is None:
             continue
         if not measured.lines:
             warn(f"no episode ended: {path}: has no measures")
         name = str(measured.row["run"].relative_to(root))
-        found.rows.append(keys | measured.row | {"run": name})
-        found.curves.append(measured.curve)
+        collated.rows.append(keys | measured.row | {"run": name})
+        collated.curves.append(measured.curve)
         cell = csv_cell(name)
         episodes.write("".join(f"{cell},{line}\n" for line in measured.lines))
-    return found
+    return collated
 
 
 def csv_cell(text: str) -> str:
@@ -396,7 +403,7 @@ def grouped(rows: list[dict], keys: list[str]) -> dict[tuple[str, ...], list[dic
 
 
 def main(args: Args) -> None:
-    if not any(chain(plans(args.runs), args.runs.rglob("args.json"))):
+    if not any(chain(plans(args.runs), files_named(args.runs, "args.json"))):
         fail("runs", args.runs, "holds no run")
     out = args.out
     try:

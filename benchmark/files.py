@@ -70,6 +70,8 @@ class Record(Planned):
     script_hash: str
     """SHA-256 of the script's bytes when the run was started first"""
     command: tuple[str, ...]
+    beside: tuple[str, ...] = ()
+    """names of all runs that train in its process, its own among them; empty if it is alone"""
     run_dir: str | None = None
     """name of the directory that the script made, below the run's"""
     attempts: NonNegativeInt = 0
@@ -79,6 +81,10 @@ class Record(Planned):
     versions: dict[str, str] = {}
     commit: str | None = None
     machine: str = ""
+
+    def planned(self) -> Planned:
+        """What was asked for."""
+        return Planned(**{name: getattr(self, name) for name in Planned.model_fields})
 
 
 def read_model(path: Path, model: type[Model]) -> Model:
@@ -152,7 +158,7 @@ def check_agrees(path: Path, held: BaseModel, other: BaseModel, names: Iterable[
 
 def check_name(path: Path, name: str) -> None:
     """Raises Damaged if what the file holds cannot be the name of a directory below another."""
-    if name in ("", "..") or Path(name).name != name:
+    if name in ("", ".", "..") or Path(name).name != name:
         raise Damaged(f"{path}: {name!r} cannot name a directory")
 
 

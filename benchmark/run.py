@@ -51,7 +51,9 @@ from collections import Counter, deque
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import cache
 from importlib import import_module
+from itertools import chain
 from pathlib import Path
 from typing import Literal
 
@@ -61,6 +63,8 @@ from rich.text import Text
 
 from benchmark.files import Damaged, Planned
 from benchmark.runner import execute, plan, progress
+from benchmark.runner.execute import Job
+from benchmark.runner.jobs import jobs_of
 from benchmark.runner.plan import Refused
 
 
@@ -94,7 +98,10 @@ class Args:
     run_timeout: float | None = None
     """minutes after which an attempt at a run is stopped and has failed (None: no limit)"""
     workers: int = 2
-    """runs at a time"""
+    """processes at a time"""
+    seeds_per_process: int = 1
+    """seeds of an arm that train in one process, by scripts that have a variant for it in
+    benchmark/seeds (for vectors, not for images)"""
     devices: tuple[str, ...] = ()
     """CUDA devices to spread local runs over, each run on one of them"""
     cluster: Literal["local", "slurm"] = "local"
@@ -121,8 +128,9 @@ def claimed(out: Path) -> Iterator[None]:
         yield
 
 
-def edited(out: Path, runs: list[Planned], hashes: dict[str, str], console: Console) -> list:
-    """The runs that were started by their script as it is no longer. Names damaged records."""
+def edited(out: Path, runs: list[Planned], console: Console) -> list[Planned]:
+    """The runs that were started by their program as it is no longer. Names damaged records."""
+    hash_of = cache(execute.hash_of)
     stale = []
     for run in runs:
         try:
@@ -130,7 +138,7 @@ def edited(out: Path, runs: list[Planned], hashes: dict[str, str], console: Cons
         except Damaged as error:
             console.print(Text(f"damaged, so not finished: {error}"), soft_wrap=True)
             continue
-        if record is not None and record.script_hash != hashes[run.script]:
+        if record is not None and record.script_hash != hash_of(record.command[1]):
             stale.append(run)
     return stale
 
@@ -146,26 +154,26 @@ def refuse_edited(out: Path, stale: list[Planned]) -> None:
         raise Refused(*lines)
 
 
-def work(execution: execute.Execution, runs: list[Planned], args: Args) -> Iterator[progress.State]:
-    """Execute the runs, --workers at a time, each on a device that the fewest others use. Yields
-    the running and the ended ones."""
+def work(execution: execute.Execution, jobs: list[Job], args: Args) -> Iterator[progress.State]:
+    """Execute the jobs, --workers at a time, each on a device that the fewest others use. Yields
+    the running and the ended runs."""
     devices = args.devices or (None,)
-    waiting = deque(runs)
-    free = deque(devices[n % len(devices)] for n in range(min(args.workers, len(runs))))
-    running = {}  # run -> the steps of its execution, and its device
+    waiting = deque(jobs)
+    free = deque(devices[n % len(devices)] for n in range(min(args.workers, len(jobs))))
+    running = {}  # job -> the steps of its execution, and its device
     ended = []
     try:
         while waiting or running:
-            for run, (steps, device) in list(running.items()):
+            for job, (steps, device) in list(running.items()):
                 if next(steps, "ended") == "ended":
-                    del running[run]
+                    del running[job]
                     free.append(device)
-                    ended.append(run)
+                    ended += job
             while waiting and free:
-                run = waiting.popleft()
+                job = waiting.popleft()
                 device = free.popleft()
-                running[run] = (execution.run(run, device), device)
-            yield list(running), ended
+                running[job] = (execution.run(job, device), device)
+            yield [run for job in running for run in job], ended
             time.sleep(0.05)
     finally:
         for steps, _ in running.values():
@@ -173,18 +181,19 @@ def work(execution: execute.Execution, runs: list[Planned], args: Args) -> Itera
 
 
 def begin(
-    execution: execute.Execution, runs: list[Planned], left: list[Planned], args: Args
+    execution: execute.Execution, runs: list[Planned], jobs: list[Job], args: Args
 ) -> Iterator[progress.State]:
-    """Write the plan and begin with the runs that are `left`. Yields as `work` does."""
+    """Write the plan of these runs and begin with the jobs. Yields as `work` does."""
     out = args.out
     path = out / "plan.json"
     if args.cluster == "local":
         execute.write_model(path, plan.joined(out, runs, args.baseline))
-        return work(execution, left, args)
+        return work(execution, jobs, args)
     slurm = import_module("benchmark.runner.slurm")
     execution.ignored = slurm.SLURM_SIGNALS
-    accepted, refusal = slurm.submit(execution, left, args)
-    without_job = set(left) - set(accepted)
+    accepted, refusal = slurm.submit(execution, jobs, args)
+    left = list(chain.from_iterable(jobs))
+    without_job = set(left) - set(chain.from_iterable(accepted))
     taken = [run for run in runs if run not in without_job]
     if taken:
         execute.write_model(path, plan.joined(out, taken, args.baseline))
@@ -208,32 +217,37 @@ def run_all(args: Args, console: Console) -> list[Planned]:
     plan.joined(out, runs, args.baseline)  # before anything is written
     steps_of_task = plan.ask_scripts(runs)
     steps = {run: steps_of_task[plan.task_of(run)] for run in runs}
-    hashes = {script: execute.hash_of(script) for script in {run.script for run in runs}}
     with nullcontext() if args.dry_run else claimed(out):
         plan.joined(out, runs, args.baseline)
-        stale = edited(out, runs, hashes, console)
+        stale = edited(out, runs, console)
         if not args.rerun:
             refuse_edited(out, stale)
         again = set(stale)
         left = [run for run in runs if run in again or not execute.is_finished(out, run)]
+        jobs = jobs_of(out, left, again, args.seeds_per_process)
         at_a_time = args.workers
         if args.cluster == "local":
             at_a_time = min(at_a_time, progress.cores())
-        forecast = progress.Forecast(out, steps, at_a_time)
+        runs_of_job = len(left) / max(1, len(jobs))
+        forecast = progress.Forecast(out, steps, at_a_time * runs_of_job)
         waiting = set(left)
         forecast.note(run for run in runs if run not in waiting)
         console.print(Text(progress.summary(out, runs, left, forecast)), soft_wrap=True)
         if args.dry_run:
-            for run in left:
-                print(shlex.join(next_command(out, run, run in again)))
+            for job in jobs:
+                anew = any(run in again for run in job)
+                command = execute.command if anew else execute.next_command
+                print(shlex.join(command(out, job)))
             return []
         if args.cluster == "slurm":
             import_module("benchmark.runner.slurm").refuse_queued(out, stale)
         for run in stale:
             if not execute.set_aside(out, run):
                 raise Refused(f"--rerun: {run.name} is still being executed; stop that first")
+        programs = {execute.program_of(job) for job in jobs}
+        hashes = {program: execute.hash_of(program) for program in programs}
         execution = execute.Execution(out, hashes, args.run_timeout)
-        with closing(begin(execution, runs, left, args)) as states:
+        with closing(begin(execution, runs, jobs, args)) as states:
             failed = progress.follow(left, states, forecast, console)
     if failed:
         names = [run.name for run in failed]
@@ -244,15 +258,6 @@ def run_all(args: Args, console: Console) -> list[Planned]:
     if len(failed) < len(runs):
         report(out)
     return failed
-
-
-def next_command(out: Path, run: Planned, anew: bool) -> list[str]:
-    """What brings the run to its end."""
-    try:
-        record = None if anew else execute.read_record(out, run)
-    except Damaged:
-        record = None
-    return execute.next_command(out, run, record)
 
 
 def fail(*lines: str) -> None:

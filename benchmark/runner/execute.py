@@ -1,6 +1,7 @@
 """One run of benchmark.run: its command, its record, and how it is brought to its end, locally or
 by a job of Slurm."""
 
+import contextlib
 import ctypes
 import fcntl
 import functools
@@ -23,7 +24,10 @@ from pydantic import BaseModel
 
 from benchmark import files
 from benchmark.files import Damaged, Flags, Planned, Record, read_checkpoint, read_model
+from benchmark.runner.plan import name_of
 
+ROOT = Path(__file__).parents[2]
+Job = tuple[Planned, ...]  # the runs of one process; seeds that follow each other
 PACKAGES = ("torch", "gymnasium", "numpy", "envpool", "ale-py", "minatar")
 # It ended by itself, its flags are wrong, or it was stopped by hand.
 NOT_RETRIED = (0, 2, -signal.SIGINT, -signal.SIGTERM, 128 + signal.SIGINT, 128 + signal.SIGTERM)
@@ -89,28 +93,52 @@ def lock(file: IO) -> bool:
 
 
 def log_tail(out: Path, run: Planned) -> str:
-    """The last 4 kB of the run's log."""
+    """The last 16 kB of the run's log."""
     try:
         with open(folder_of(out, run) / "log.txt", "rb") as file:
-            file.seek(max(0, os.fstat(file.fileno()).st_size - 4096))
+            file.seek(max(0, os.fstat(file.fileno()).st_size - 16_384))
             return file.read().decode(errors="replace")
     except FileNotFoundError:
         return ""
 
 
-def command(out: Path, run: Planned) -> list[str]:
-    """What starts the run from the beginning."""
-    flags = ["--env-id", run.env_id, "--seed", str(run.seed), *run.flags]
-    return [sys.executable, run.script, *flags, "--runs-dir", str(folder_of(out, run))]
+def variant_of(script: str) -> str | None:
+    """The path of the script's variant for many seeds; None if it has none."""
+    path = Path(script).resolve()
+    variant = ROOT / "benchmark" / "seeds" / path.name
+    if path.parent != ROOT or not variant.exists():
+        return None
+    return os.path.relpath(variant)
 
 
-def next_command(out: Path, run: Planned, record: Record | None) -> list[str]:
-    """What brings the run to its end from where it is."""
-    checkpoint = checkpoint_of(out, run, record)
-    if checkpoint is None:
-        return command(out, run)
-    # a script imports an environment's module only if the command line names it
-    return [sys.executable, run.script, "--resume", str(checkpoint), "--env-id", run.env_id]
+def program_of(job: Job) -> str:
+    """What trains the job."""
+    return variant_of(job[0].script) if len(job) > 1 else job[0].script
+
+
+def command(out: Path, job: Job) -> list[str]:
+    """What starts the job from the beginning."""
+    first = job[0]
+    flags = ["--env-id", first.env_id, "--seed", str(first.seed), *first.flags]
+    folder = folder_of(out, first)
+    if len(job) > 1:
+        flags += ["--num-seeds", str(len(job))]
+        folder = folder.with_name(name_of(first.env_id, first.group, first.arm, "{seed}"))
+    return [sys.executable, program_of(job), *flags, "--runs-dir", str(folder)]
+
+
+def next_command(out: Path, job: Job) -> list[str]:
+    """What brings the job to its end from where it is."""
+    for run in job:
+        try:
+            checkpoint = checkpoint_of(out, run, read_record(out, run))
+        except Damaged:
+            continue
+        if checkpoint is not None:
+            # a script imports an environment's module only if the command line names it
+            flags = ["--resume", str(checkpoint), "--env-id", run.env_id]
+            return [sys.executable, program_of(job), *flags]
+    return command(out, job)
 
 
 @functools.cache
@@ -139,7 +167,7 @@ def free_name(path: Path) -> Path:
     return next(name for name in itertools.chain([path], names) if not name.exists())
 
 
-def record_of_attempt(out: Path, run: Planned, script_hash: str) -> Record:
+def record_of_attempt(out: Path, run: Planned, job: Job, script_hash: str) -> Record:
     """The run's record as another attempt begins. One that is damaged is moved aside."""
     path = folder_of(out, run) / "record.json"
     try:
@@ -153,11 +181,19 @@ def record_of_attempt(out: Path, run: Planned, script_hash: str) -> Record:
             **run.model_dump(),
             outcome="running",
             script_hash=script_hash,
-            command=tuple(command(out, run)),
+            command=tuple(command(out, job)),
             started=now,
         )
-    changes = {"outcome": "running", "reason": "", "exit_code": None}
-    return record.model_copy(update=changes | surroundings() | {"attempts": record.attempts + 1})
+    changes = surroundings() | {
+        "outcome": "running",
+        "reason": "",
+        "exit_code": None,
+        "attempts": record.attempts + 1,
+        "beside": tuple(other.name for other in job) if len(job) > 1 else (),
+    }
+    if checkpoint_of(out, run, record) is None:  # it begins anew, in another directory
+        changes["run_dir"] = None
+    return record.model_copy(update=changes)
 
 
 def shortfall(run_dir: Path | None) -> str:
@@ -201,7 +237,7 @@ def sync(folder: Path) -> None:
 
 
 class Execution:
-    """How a command's runs are executed: all but the runs themselves."""
+    """How a command's jobs are executed: all but the jobs themselves."""
 
     def __init__(
         self,
@@ -210,83 +246,100 @@ class Execution:
         timeout: float | None = None,
         ignored: tuple[signal.Signals, ...] = (),
     ):
-        """`hashes` of the scripts when the command began; `timeout` of an attempt in minutes;
+        """`hashes` of the programs when the command began; `timeout` of an attempt in minutes;
         `ignored` signals do not reach a script."""
         self.out = out
         self.hashes = hashes
         self.timeout = timeout
         self.ignored = ignored
 
-    def run(self, run: Planned, device: str | None = None) -> Iterator[None]:
-        """Bring a run to its end, retrying it once, and yield until then; if closed before, stops
-        its script. Sees only that CUDA device, if one is named. While another process executes the
-        run, even the script of a killed runner, only waits for it."""
-        folder = folder_of(self.out, run)
-        folder.mkdir(parents=True, exist_ok=True)
-        with open(folder / "lock", "w") as lock_file:
-            while not lock(lock_file):
+    def run(self, job: Job, device: str | None = None) -> Iterator[None]:
+        """Bring a job to its end, retrying it once, and yield until then; if closed before, stops
+        its program. Sees only that CUDA device, if one is named. While another process executes one
+        of its runs, even the script of a killed runner, only waits for it."""
+        with contextlib.ExitStack() as stack:
+            locks = []
+            for run in job:
+                folder = folder_of(self.out, run)
+                folder.mkdir(parents=True, exist_ok=True)
+                locks.append(stack.enter_context(open(folder / "lock", "w")))
+            while not all(lock(file) for file in locks):
                 yield
-            if is_finished(self.out, run):
-                return
-            record = yield from self.attempt(run, lock_file, device)
-            retry = record.exit_code is not None and record.exit_code not in NOT_RETRIED
-            if retry:
-                yield from self.attempt(run, lock_file, device)
+            for _ in range(2):
+                if all(is_finished(self.out, run) for run in job):
+                    return
+                exit_code = yield from self.attempt(job, locks, device)
+                if exit_code is None or exit_code in NOT_RETRIED:
+                    return
 
     def attempt(
-        self, run: Planned, lock_file: IO, device: str | None
-    ) -> Generator[None, None, Record]:
-        """Start the run's script, or continue it from its checkpoint, and yield until it ends; if
-        closed before, stops it. Returns the record that it has written."""
+        self, job: Job, locks: list[IO], device: str | None
+    ) -> Generator[None, None, int | None]:
+        """Start the job's program, or continue it from its checkpoints, and yield until it ends; if
+        closed before, stops it. Returns its exit code, None if it was stopped for its time or never
+        started."""
         out = self.out
-        folder = folder_of(out, run)
-        path = folder / "record.json"
-        record = record_of_attempt(out, run, self.hashes[run.script])
-        if hash_of(run.script) != record.script_hash:
-            reason = f"{run.script} was edited since"
-            return self.end(path, record, {"outcome": "failed", "reason": reason})
-        write_model(path, record)
+        program = program_of(job)
+        records = {}
+        for run in job:
+            if not is_finished(out, run):
+                records[run] = record_of_attempt(out, run, job, self.hashes[program])
+        now = hash_of(program)
+        if any(record.script_hash != now for record in records.values()):
+            self.end(records, {"outcome": "failed", "reason": f"{program} was edited since"})
+            return None
+        self.end(records, {})
 
-        words = next_command(out, run, record)
-        resumes = "--resume" in words
-        there = set(folder.iterdir())
+        words = next_command(out, job)
+        there = {run: set(folder_of(out, run).iterdir()) for run in records}
         start = time.monotonic()
-        process = self.start(words, folder / "log.txt", lock_file, device)
-        run_dir = folder / record.run_dir if resumes else None
+        process = self.start(words, job, locks, device)
         timed_out = False
         try:
             while process.poll() is None and not timed_out:
-                if run_dir is None:
-                    run_dir = made_since(folder, there)
-                    if run_dir is not None:
-                        record = record.model_copy(update={"run_dir": run_dir.name})
-                        write_model(path, record)
+                self.note_directories(records, there)
                 seconds = time.monotonic() - start
                 timed_out = self.timeout is not None and seconds > 60 * self.timeout
                 yield
         finally:
             stop(process)
 
-        run_dir = run_dir or made_since(folder, there)
-        seconds = record.seconds + time.monotonic() - start
-        changes = {"run_dir": run_dir.name if run_dir else None, "seconds": round(seconds, 2)}
-        if timed_out:
-            reason = f"took longer than --run-timeout {self.timeout:g} minutes"
-        else:
-            changes["exit_code"] = process.returncode
-            reason = f"exit code {process.returncode}"
-            if process.returncode == 0:
-                reason = shortfall(run_dir)
-        changes["reason"] = reason
-        changes["outcome"] = "failed" if reason else "finished"
-        if run_dir:
-            sync(run_dir)
-        return self.end(path, record, changes)
+        self.note_directories(records, there)
+        seconds = time.monotonic() - start
+        for run, record in records.items():
+            run_dir = folder_of(out, run) / record.run_dir if record.run_dir else None
+            changes = {"seconds": round(record.seconds + seconds / len(records), 2)}
+            if timed_out:
+                changes["reason"] = f"took longer than --run-timeout {self.timeout:g} minutes"
+            else:
+                changes["exit_code"] = process.returncode
+                changes["reason"] = shortfall(run_dir)
+                if process.returncode != 0:
+                    changes["reason"] = f"exit code {process.returncode}"
+            changes["outcome"] = "failed" if changes["reason"] else "finished"
+            if run_dir:
+                sync(run_dir)
+            self.end({run: record}, changes)
+        return None if timed_out else process.returncode
+
+    def note_directories(self, records: dict[Planned, Record], there: dict[Planned, set]) -> None:
+        """Write down which directories the program has made for the runs."""
+        for run, record in records.items():
+            if record.run_dir is None:
+                run_dir = made_since(folder_of(self.out, run), there[run])
+                if run_dir is not None:
+                    records[run] = record.model_copy(update={"run_dir": run_dir.name})
+                    self.end({run: records[run]}, {})
 
     def start(
-        self, words: list[str], log_file: Path, lock_file: IO, device: str | None
+        self, words: list[str], job: Job, locks: list[IO], device: str | None
     ) -> subprocess.Popen:
-        """Start the script, which appends to the log and holds the lock for as long as it lives."""
+        """Start the program, which appends to the first run's log, where the others' logs lead, and
+        holds the locks for as long as it lives."""
+        log_file = folder_of(self.out, job[0]) / "log.txt"
+        for run in job[1:]:
+            with contextlib.suppress(FileExistsError):
+                (folder_of(self.out, run) / "log.txt").symlink_to(f"../{job[0].name}/log.txt")
         prepare = functools.partial(prepare_child, os.getpid(), self.ignored)
         environment = dict(os.environ)
         if device is not None:
@@ -299,18 +352,18 @@ class Execution:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                pass_fds=[lock_file.fileno()],
+                pass_fds=[file.fileno() for file in locks],
                 env=environment,
                 # Safe as this program has one thread; and the signal comes when the thread ends
                 # that forked.
                 preexec_fn=prepare if sys.platform == "linux" else None,
             )
 
-    def end(self, path: Path, record: Record, changes: dict) -> Record:
-        """Write the record with these changes."""
-        record = record.model_copy(update=changes)
-        write_model(path, record)
-        return record
+    def end(self, records: dict[Planned, Record], changes: dict) -> None:
+        """Write the records with these changes."""
+        for run, record in records.items():
+            path = folder_of(self.out, run) / "record.json"
+            write_model(path, record.model_copy(update=changes))
 
 
 def made_since(folder: Path, there: set[Path]) -> Path | None:

@@ -213,6 +213,7 @@ def check_numbers(args: "Args", problems: list[str]) -> None:
     """Numbers and words that cannot be."""
     least = {
         "num_seeds": 1,
+        "seeds_per_process": 1,
         "start_seed": 0,
         "total_timesteps": 1,
         "workers": 1,
@@ -253,9 +254,8 @@ def asked_for(args: "Args") -> list[Planned]:
         problems.append(
             f"--num-seeds {args.num_seeds}: makes {count:,} runs; {MOST_RUNS:,} are the most"
         )
-    stems = {(env_id, arm): stem_of(env_id, arm) for env_id, arm in tasks}
-    for (env_id, arm), stem in stems.items():
-        if len(stem) > LONGEST_NAME:
+    for env_id, arm in tasks:
+        if len(name_of(env_id, arm.group, arm.name, 0)) > LONGEST_NAME:
             problems.append(f"--env-ids {env_id}: makes with arm {arm.name} too long a file name")
     names = list(dict.fromkeys(arm.name for arm in arms))
     if args.baseline is not None and arms and args.baseline not in names:
@@ -271,7 +271,7 @@ def asked_for(args: "Args") -> list[Planned]:
             task = (env_id, arm)
             runs.append(
                 Planned(
-                    name=f"{stems[task]}__{seed}",
+                    name=name_of(env_id, arm.group, arm.name, seed),
                     group=arm.group,
                     arm=arm.name,
                     script=arm.script,
@@ -283,9 +283,9 @@ def asked_for(args: "Args") -> list[Planned]:
     return runs
 
 
-def stem_of(env_id: str, arm: Arm) -> str:
-    """What the names of an arm's runs on an environment begin with."""
-    return "__".join(quote(part, safe="") for part in (env_id, arm.group, arm.name))
+def name_of(env_id: str, group: str, arm: str, seed: int | str) -> str:
+    """The name of a run's directory."""
+    return "__".join([*(quote(part, safe="") for part in (env_id, group, arm)), str(seed)])
 
 
 def ask_scripts(runs: list[Planned]) -> dict[tuple, int]:

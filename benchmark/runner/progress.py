@@ -32,7 +32,7 @@ def kind_of(run: Planned) -> str:
 
 
 def estimate(
-    finished: list[tuple[str, int, float]], left: list[tuple[str, float]], at_a_time: int
+    finished: list[tuple[str, int, float]], left: list[tuple[str, float]], at_a_time: float
 ) -> float:
     """The seconds that the runs that are `left` take, given as (kind, steps), that many
     `at_a_time`; by the `finished` ones of the same kind, given as (kind, steps, seconds)."""
@@ -67,7 +67,7 @@ class Status(NamedTuple):
 
 def status(out: Path, run: Planned) -> Status:
     """The last line of progress in the run's log."""
-    pattern = r"^step (\d+)/(\d+): (return \S+) .*, (\d+) steps/s$"
+    pattern = rf"^(?:seed {run.seed}: )?step (\d+)/(\d+): (return \S+) .*, (\d+) steps/s$"
     lines = re.findall(pattern, log_tail(out, run), re.MULTILINE)
     if not lines:
         return Status()
@@ -79,7 +79,7 @@ def status(out: Path, run: Planned) -> Status:
 class Forecast:
     """The time that runs take, by rules of thumb, finished runs, and those that are running."""
 
-    def __init__(self, out: Path, steps: dict[Planned, int], at_a_time: int):
+    def __init__(self, out: Path, steps: dict[Planned, int], at_a_time: float):
         """`steps` of all runs of the command."""
         self.out = out
         self.steps = steps
@@ -89,7 +89,8 @@ class Forecast:
     def note(self, runs: Iterable[Planned]) -> None:
         """Go by these runs, which are finished, too."""
         for run in runs:
-            seconds = read_record(self.out, run).seconds
+            record = read_record(self.out, run)
+            seconds = record.seconds * max(1, len(record.beside))  # its share of those of all
             self.finished.append((kind_of(run), self.steps[run], seconds))
 
     def seconds(self, waiting: Iterable[Planned], running: dict[Planned, Status]) -> float:
@@ -106,7 +107,7 @@ class Forecast:
 def summary(out: Path, runs: list[Planned], left: list[Planned], forecast: Forecast) -> str:
     """The plan in words, with a guess of the time that the runs `left` take."""
     done = len(runs) - len(left)
-    text = f"{len(runs)} runs in {out}, {done} of them finished, {forecast.at_a_time} at a time"
+    text = f"{len(runs)} runs in {out}, {done} of them finished, {forecast.at_a_time:.0f} at a time"
     if not left:
         return text
     known = {kind_of(run) for run in left} <= {kind for kind, _, _ in forecast.finished}

@@ -1,7 +1,7 @@
 """What `python -m benchmark.run --cluster slurm` does other than locally: the runs become jobs of
 Slurm, through submitit.
 
-A job executes its run as a local worker would, under the run's lock, and leaves at once if it finds
+A task executes its job as a local worker would, under the run's lock, and leaves at once if it finds
 it finished. So a job that was submitted twice does no harm.
 """
 
@@ -19,7 +19,7 @@ import submitit
 from pydantic import TypeAdapter, ValidationError
 
 from benchmark.files import Planned
-from benchmark.runner.execute import Execution
+from benchmark.runner.execute import Execution, Job
 from benchmark.runner.plan import Refused
 from benchmark.runner.progress import State
 
@@ -31,12 +31,12 @@ POLL = 5.0  # seconds between looks at the queue
 SLURM_SIGNALS = (signal.SIGTERM, signal.SIGUSR2)
 
 
-class Job(submitit.helpers.Checkpointable):
-    """A run as a job. Being checkpointable, it is requeued by submitit when it is preempted or its
+class Task(submitit.helpers.Checkpointable):
+    """A job as a task of Slurm's. Being checkpointable, it is requeued by submitit when it is preempted or its
     time is up."""
 
-    def __call__(self, execution: Execution, run: Planned) -> None:
-        with closing(execution.run(run)) as steps:
+    def __call__(self, execution: Execution, job: Job) -> None:
+        with closing(execution.run(job)) as steps:
             for _ in steps:
                 time.sleep(0.2)
 
@@ -49,9 +49,9 @@ def max_array_size() -> int:
 
 
 def submit_array(
-    execution: Execution, runs: list[Planned], args: "Args", after: str | None
+    execution: Execution, jobs: list[Job], args: "Args", after: str | None
 ) -> dict[str, str]:
-    """Submit the runs as one job array, to begin after the job `after`. Returns the job of each run
+    """Submit the jobs as one array, to begin after Slurm's job `after`. Returns the id of each run's
     by its name. Raises Refused, and leaves nothing behind, if Slurm doesn't take it."""
     folder = execution.out / "slurm"
     there = set(folder.iterdir())
@@ -72,12 +72,12 @@ def submit_array(
             slurm_additional_parameters={"requeue": True},
             **{name: value for name, value in resources.items() if value is not None},
         )
-        jobs = executor.map_array(Job(), [execution] * len(runs), runs)
+        tasks = executor.map_array(Task(), [execution] * len(jobs), jobs)
     except (submitit.core.utils.FailedJobError, RuntimeError, FileNotFoundError) as error:
         for path in set(folder.iterdir()) - there:
             path.unlink()
         raise Refused(f"--cluster slurm: {error}") from error
-    return {run.name: job.job_id for run, job in zip(runs, jobs)}
+    return {run.name: task.job_id for job, task in zip(jobs, tasks) for run in job}
 
 
 def queue() -> dict[str, str] | None:
@@ -117,19 +117,17 @@ def refuse_queued(out: Path, runs: list[Planned]) -> None:
         raise Refused(f"--rerun: first `scancel {' '.join(queued)}`, jobs of the former script")
 
 
-def submit(
-    execution: Execution, runs: list[Planned], args: "Args"
-) -> tuple[list[Planned], str | None]:
-    """Submit the runs that have no job in the queue, as arrays of the size that Slurm takes, each
-    after the one before. Returns those that have a job now, and why the others have none."""
+def submit(execution: Execution, jobs: list[Job], args: "Args") -> tuple[list[Job], str | None]:
+    """Submit the jobs that are not in the queue, as arrays of the size that Slurm takes, each after
+    the one before. Returns those that are in it now, and why the others are not."""
     out = execution.out
     states = queue()
     if states is None:
         raise Refused("--cluster slurm: squeue gets no answer")
-    jobs = read_jobs(out)
-    accepted = [run for run in runs if jobs.get(run.name) in states]
+    ids = read_jobs(out)
+    accepted = [job for job in jobs if all(ids.get(run.name) in states for run in job)]
     known = set(accepted)
-    missing = [run for run in runs if run not in known]
+    missing = [job for job in jobs if job not in known]
     if not missing:
         return accepted, None
     folder = out / "slurm"
@@ -145,9 +143,9 @@ def submit(
             if is_new and begin == 0:
                 folder.rmdir()
             return accepted, refusal.args[0]
-        after = submitted[array[0].name].split("_")[0]
-        jobs |= submitted
-        write_jobs(out, jobs)
+        after = submitted[array[0][0].name].split("_")[0]
+        ids |= submitted
+        write_jobs(out, ids)
         accepted += array
     return accepted, None
 

@@ -1,0 +1,55 @@
+"""Which runs share a process: with --seeds-per-process seeds of an arm on an environment, where the
+script has a variant for many seeds."""
+
+from collections import defaultdict
+from pathlib import Path
+
+from benchmark.files import Damaged, Planned
+from benchmark.runner.execute import Job, checkpoint_of, read_record, variant_of
+from benchmark.runner.plan import task_of
+
+
+def companions(out: Path, run: Planned) -> Job | None:
+    """The runs that the run goes on with, itself among them, as they began together; None if it
+    begins anew."""
+    try:
+        record = read_record(out, run)
+    except Damaged:
+        return None
+    if checkpoint_of(out, run, record) is None:
+        return None
+    job = []
+    for other in record.beside:
+        try:
+            job.append(read_record(out, run.model_copy(update={"name": other})).planned())
+        except (Damaged, AttributeError):  # it goes on, too, but nobody knows how
+            continue
+    return tuple(job) or (run,)
+
+
+def jobs_of(
+    out: Path, left: list[Planned], anew: set[Planned], seeds_per_process: int
+) -> list[Job]:
+    """All runs that are `left`, and with those that go on, and not `anew`, what they began with, by
+    processes."""
+    jobs = []
+    fresh = defaultdict(list)
+    known = set()
+    for run in left:
+        if run.name in known:
+            continue
+        job = None if run in anew else companions(out, run)
+        if job is None:
+            fresh[run.group, run.arm, task_of(run)].append(run)
+        else:
+            jobs.append(job)
+            known.update(other.name for other in job)
+    for runs in fresh.values():
+        size = seeds_per_process if variant_of(runs[0].script) else 1
+        while runs:
+            job = [runs.pop(0)]
+            while runs and len(job) < size and runs[0].seed == job[-1].seed + 1:
+                job.append(runs.pop(0))
+            jobs.append(tuple(job))
+    order = {run.name: number for number, run in enumerate(left)}
+    return sorted(jobs, key=lambda job: min(order.get(run.name, len(order)) for run in job))
