@@ -10,8 +10,9 @@ the same hyper-parameters (sb3.py), with logs, each on one thread; PPO also besi
 `--compare stages`: the four scripts on CartPole-v1, by stage (stages.py).
 `--compare num-envs`: ppo_acpg.py on CartPole-v1 with more and more environments, whose steps make
 larger batches.
-`--compare atari`: whole runs of ppo_atari_acpg.py on Breakout, as it comes and with one thing
-changed.
+`--compare atari`: whole runs on Breakout on the CPU: CleanRL's PPO (cleanrl_atari.py), and
+ppo_atari_acpg.py as it comes and with one thing changed, --amp only where the CPU has bfloat16.
+Each takes the threads that it takes by default, which are all.
 `--compare environments`: environments of benchmark/envs.py, stepped with random actions, eight at a
 time and on all cores, beside Gymnasium's one after the other and in processes ("async"), with
 Gymnasium's wrappers where ours shows other pixels.
@@ -21,14 +22,17 @@ with that of the first program of its group in the same turn. Steps per second a
 by the time of the whole process, start-up and compilation included (the compiler's cache is
 torch's, so a second turn compiles faster). Leave the machine alone meanwhile.
 
+What was measured is kept in OUT.part until the last turn ends and OUT is written. Cut off before,
+the same command goes on after what it has, if commit and processor are the same.
+
 Columns: program, turn, steps, seconds, steps_per_second, ratio, peak_mb (largest resident set of
 the process); where they are known, the seconds that a run spent on environment, inference, learning
 and collapse (the measurement of it); cpu, the processor's model as the system names it.
 """
 
 import csv
-import itertools
 import json
+import math
 import os
 import platform
 import subprocess
@@ -40,16 +44,19 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from statistics import median
-from typing import Literal
+from typing import IO, Literal, NamedTuple
 
 import gymnasium as gym
 import numpy as np
 import torch
 import tyro
 from gymnasium.vector import VectorEnv
+from pydantic import BaseModel, PositiveFloat, PositiveInt, ValidationError
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from benchmark.algorithms import ALGORITHMS
+from benchmark.collate import fail, replacing
+from benchmark.runner.execute import lock, prepare_child, surroundings
 
 PEERS = Path(".venv-peers")
 PACKAGES = (
@@ -61,18 +68,13 @@ PACKAGES = (
 )
 NUM_ENVS = 8
 STAGES = ("environment", "inference", "learning", "collapse")
-COLUMNS = (
-    *("program", "turn", "steps", "seconds", "steps_per_second", "ratio", "peak_mb"),
-    *STAGES,
-    "cpu",
-)
 MANY = (1, 2, 4, 8, 16, 32, 64)  # of --compare num-envs
 ATARI = (  # flags of --compare atari
     "",
-    "--no-channels-last",
-    "--compile",
     "--amp",
+    "--compile",
     "--compile --amp",
+    "--no-channels-last",
     "--num-threads 1",
     "--backend ale",
     "--etf-head",
@@ -84,36 +86,77 @@ Comparison = Literal["ppo", "a2c", "trpo", "stages", "num-envs", "atari", "envir
 class Args:
     out: Path  # CSV to write
     compare: tuple[Comparison, ...] = ("ppo", "a2c", "trpo")
-    steps: int = 500_000  # environment steps of each training run
+    steps: int = 500_000  # environment steps of each training run, at least 1,024
     seconds: float = 10.0  # for which each environment is stepped
     turns: int = 3  # runs of each program
+
+
+class Row(BaseModel):
+    """A line of OUT.part and of OUT; the module's docstring says what its columns are."""
+
+    program: str
+    turn: int
+    steps: PositiveInt
+    seconds: PositiveFloat
+    steps_per_second: PositiveInt
+    ratio: PositiveFloat
+    peak_mb: PositiveInt | None = None
+    environment: float | None = None
+    inference: float | None = None
+    learning: float | None = None
+    collapse: float | None = None
+    cpu: str
+
+
+COLUMNS = tuple(Row.model_fields)
+
+
+class Turn(NamedTuple):
+    """A program's turn. `run` measures it: it returns steps, seconds and what else is known."""
+
+    program: str
+    number: int
+    first: int  # where the turn stands that it is compared with, its group's first
+    run: Callable[[], dict[str, float]]
 
 
 def install_peers() -> Path:
     """The Python of the peers' virtual environment, made on first use."""
     python = PEERS / "bin" / "python"
-    if not python.exists():
+    installed = PEERS / "installed.txt"  # written last, so that a half-made one is made again
+    packages = "\n".join(PACKAGES)
+    if not installed.exists() or installed.read_text() != packages:
         subprocess.run([sys.executable, "-m", "venv", PEERS], check=True)
         subprocess.run([python, "-m", "pip", "install", "-q", *PACKAGES], check=True)
+        installed.write_text(packages)
     return python
 
 
 def programs(comparison: str, runs: str, steps: int) -> dict[str, list[object]]:
     """Commands of the program to compare with, first, and of the others."""
-    python = sys.executable
     flags = ["--total-timesteps", steps, "--runs-dir", runs]
     if comparison == "atari":
-        ours = [python, "ppo_atari_acpg.py", *flags, "--eval-episodes", 0]
-        bfloat16 = torch.ops.mkldnn._is_mkldnn_bf16_supported()  # else --amp is refused
-        chosen = [extra for extra in ATARI if bfloat16 or "--amp" not in extra]
-        return {f"ppo_atari_acpg.py {extra}": [*ours, *extra.split()] for extra in chosen}
+        return atari(flags)
     if comparison == "stages":
-        timed = [python, "-m", "benchmark.speed.stages"]
+        timed = [sys.executable, "-m", "benchmark.speed.stages"]
         return {f"{script}.py": [*timed, script, *flags] for script in ALGORITHMS}
     if comparison == "num-envs":
-        ours = [python, "ppo_acpg.py", *flags, "--num-envs"]
+        ours = [sys.executable, "ppo_acpg.py", *flags, "--num-envs"]
         return {f"ppo_acpg.py --num-envs {number}": [*ours, number] for number in MANY}
     return peers(comparison, flags) | scripts(f"{comparison}_acpg.py", flags)
+
+
+def atari(flags: list[object]) -> dict[str, list[object]]:
+    """Commands of CleanRL's PPO on Atari, and of ours with each flag that may change its speed."""
+    commands = {
+        "CleanRL PPO Atari": [sys.executable, "-m", "benchmark.speed.cleanrl_atari", *flags]
+    }
+    script = "ppo_atari_acpg.py"
+    ours = [sys.executable, script, *flags, "--no-cuda", "--eval-episodes", 0]
+    for extra in ATARI:
+        if has_bfloat16() or "--amp" not in extra:  # else --amp is refused
+            commands[f"{script} {extra}".strip()] = [*ours, *extra.split()]
+    return commands
 
 
 def peers(algorithm: str, flags: list[object]) -> dict[str, list[object]]:
@@ -137,32 +180,50 @@ def scripts(script: str, flags: list[object]) -> dict[str, list[object]]:
 
 
 def train(command: list[object], runs: Path, steps: int, threads: int | None) -> dict[str, float]:
-    """Run a command to its end: steps, wall seconds, peak resident memory, and seconds by stage
-    where they are known."""
+    """Run a command to its end, on that many threads if given: steps, wall seconds, peak resident
+    memory, and seconds by stage where they are known. The command dies with this program."""
+    environment = dict(os.environ)
+    if threads is not None:
+        environment["OMP_NUM_THREADS"] = str(threads)
+    linux = sys.platform == "linux"
     start = time.perf_counter()
-    environment = os.environ | ({"OMP_NUM_THREADS": str(threads)} if threads else {})
     process = subprocess.Popen(
-        [str(part) for part in command], stdout=subprocess.DEVNULL, env=environment
+        [str(part) for part in command],
+        stdout=subprocess.DEVNULL,
+        env=environment,
+        preexec_fn=partial(prepare_child, os.getpid(), ()) if linux else None,
     )
-    _, status, usage = os.wait4(process.pid, 0)
-    if status:
-        sys.exit(f"{command[:3]} failed with status {status}")
-    measured = {
-        "steps": steps,
-        "seconds": time.perf_counter() - start,
-        "peak_mb": round(usage.ru_maxrss / 1024),
-    }
-    if (stages := runs / "stages.json").exists():
+    try:
+        _, status, usage = os.wait4(process.pid, 0)
+    except BaseException:
+        process.kill()
+        process.wait()
+        raise
+    seconds = time.perf_counter() - start
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode != 0:
+        raise subprocess.CalledProcessError(process.returncode, process.args)
+    measured = {"steps": steps, "seconds": seconds, "peak_mb": round(usage.ru_maxrss / 1024)}
+    stages = runs / "stages.json"
+    if stages.exists():
         measured |= json.loads(stages.read_text())
         stages.unlink()
         return measured
-    run = max(runs.iterdir(), key=lambda path: path.stat().st_mtime)
+    return measured | logged(max(runs.iterdir(), key=lambda path: path.stat().st_mtime))
+
+
+def logged(run: Path) -> dict[str, float]:
+    """What a run's log knows of it: the steps that it really took, and its seconds by stage."""
     events = EventAccumulator(str(run), size_guidance={"scalars": 0}).Reload()
+    tags = events.Tags()["scalars"]
+    known = {}
+    if "charts/SPS" in tags:
+        known["steps"] = events.Scalars("charts/SPS")[-1].step
     for stage in STAGES:
-        if f"seconds/{stage}" in events.Tags()["scalars"]:
+        if f"seconds/{stage}" in tags:
             seconds = sum(event.value for event in events.Scalars(f"seconds/{stage}"))
-            measured[stage] = round(seconds, 2)
-    return measured
+            known[stage] = round(seconds, 2)
+    return known
 
 
 def environments() -> dict[str, dict[str, Callable[[], VectorEnv]]]:
@@ -220,56 +281,162 @@ def groups(args: Args, runs: str) -> Iterator[dict[str, Callable[[], dict[str, f
             }
 
 
+def schedule(args: Args, runs: str) -> list[Turn]:
+    """All turns in their order."""
+    comparisons = [*groups(args, runs)]
+    turns = []
+    for number in range(args.turns):
+        for group in comparisons:
+            first = len(turns)
+            turns += [Turn(program, number, first, run) for program, run in group.items()]
+    return turns
+
+
+def has_bfloat16() -> bool:
+    """Whether the CPU has instructions for bfloat16, without which --amp is refused."""
+    return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
+
 def cpu_model() -> str:
-    """The model of the processor, and whether it has instructions for bfloat16, which --amp needs."""
+    """The model of the processor, and whether it has instructions for bfloat16."""
     model = platform.processor() or platform.machine()
     if Path("/proc/cpuinfo").exists():
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
         model = names[0] if names else model
-    bfloat16 = torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    return f"{model}, {'with' if bfloat16 else 'without'} bfloat16"
+    return f"{model}, {'with' if has_bfloat16() else 'without'} bfloat16"
+
+
+def check_flags(args: Args) -> None:
+    """Exit with code 2 if a flag's value cannot work."""
+    if not args.compare:
+        fail("compare", "", "names nothing to compare")
+    if len({*args.compare}) < len(args.compare):
+        fail("compare", " ".join(args.compare), "names one twice")
+    if args.steps < 1024:
+        fail("steps", args.steps, "must be at least 1024, a rollout of Atari")
+    if not (0 < args.seconds < math.inf):
+        fail("seconds", args.seconds, "must be a positive number")
+    if args.turns < 1:
+        fail("turns", args.turns, "must be at least 1")
+
+
+def open_part(out: Path) -> IO[str]:
+    """OUT.part, open for reading and appending, and locked. Exits with code 2 if there can be no
+    such file, or no OUT, or if another process measures for it."""
+    if out.is_dir():
+        fail("out", out, "is a directory, and not a CSV")
+    if out.exists() and not os.access(out, os.W_OK):
+        fail("out", out, "cannot be written to")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        part = open(out.with_name(f"{out.name}.part"), "a+", errors="replace")
+    except OSError as error:
+        fail("out", out, error)
+    if not lock(part):
+        fail("out", out, "another benchmark.speed measures for it")
+    return part
+
+
+def read_part(part: IO[str], args: Args, cpu: str) -> list[Row]:
+    """The rows that a command of these flags left when it was cut off; begins the file if it is
+    new. Exits with code 2 if they are another command's, or damaged."""
+    flags = {name: value for name, value in vars(args).items() if name != "out"}
+    key = json.dumps(flags | {"commit": surroundings()["commit"], "cpu": cpu})
+    part.seek(0)
+    lines = part.read().splitlines(keepends=True)
+    if lines and not lines[-1].endswith("\n"):  # cut off while it was written
+        lines.pop()
+        part.truncate(len("".join(lines).encode()))
+    if not lines:
+        part.write(key + "\n")
+        return []
+    again = "remove it to measure anew"
+    if lines[0].strip() != key:
+        reason = f"{part.name} is of another command, {lines[0].strip()}, and not of {key}; {again}"
+        fail("out", args.out, reason)
+    rows = []
+    for number, line in enumerate(lines[1:], start=2):
+        try:
+            rows.append(Row.model_validate_json(line))
+        except ValidationError as error:
+            reason = error.errors()[0]["msg"]
+            fail("out", args.out, f"{part.name} is damaged in line {number} ({reason}); {again}")
+    return rows
+
+
+def measure(turn: Turn, rows: list[Row], cpu: str) -> Row:
+    """The row of a program's turn, after those of all turns before it."""
+    measured = turn.run()
+    measured["seconds"] = round(measured["seconds"], 4)
+    speed = measured["steps"] / measured["seconds"]
+    first = speed
+    if turn.first < len(rows):
+        first = rows[turn.first].steps / rows[turn.first].seconds
+    return Row(
+        program=turn.program,
+        turn=turn.number,
+        steps_per_second=round(speed),
+        ratio=round(speed / first, 3),
+        cpu=cpu,
+        **measured,
+    )
 
 
 def main(args: Args) -> None:
+    check_flags(args)
     cpu = cpu_model()
-    rows = []
-    with tempfile.TemporaryDirectory() as runs:
-        for turn, group in itertools.product(range(args.turns), groups(args, runs)):
-            first = None
-            for program, run in group.items():
-                row = {"program": program.strip(), "turn": turn} | run()
-                speed = row["steps"] / row["seconds"]
-                first = first or speed
-                row["seconds"] = round(row["seconds"], 2)
-                row["steps_per_second"] = round(speed)
-                row["ratio"] = round(speed / first, 3)
-                row["cpu"] = cpu
-                rows.append(row)
-                print(*row.values(), sep="\t", flush=True)
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    with open(args.out, "w", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    try:
+        with open_part(args.out) as part, tempfile.TemporaryDirectory() as runs:
+            rows = read_part(part, args, cpu)
+            measure_rest(rows, schedule(args, runs), part, cpu)
+            write_table(rows, args.out)
+            os.unlink(part.name)
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on", file=sys.stderr)
+        sys.exit(130)
+    except (OSError, subprocess.CalledProcessError) as error:
+        sys.exit(f"error: {error}; the same command goes on after what was measured")
     print_table(rows)
 
 
-def print_table(rows: list[dict[str, object]]) -> None:
+def measure_rest(rows: list[Row], turns: list[Turn], part: IO[str], cpu: str) -> None:
+    """Measure the turns that have no row yet, and add theirs to `rows` and to OUT.part."""
+    if rows:
+        print(f"{len(rows)} of {len(turns)} turns are in {part.name}", flush=True)
+    for turn in turns[len(rows) :]:
+        row = measure(turn, rows, cpu)
+        rows.append(row)
+        print(*row.model_dump(exclude_none=True).values(), sep="\t", flush=True)
+        part.write(row.model_dump_json() + "\n")
+        part.flush()
+        os.fsync(part.fileno())
+
+
+def write_table(rows: list[Row], out: Path) -> None:
+    with replacing(out) as file:
+        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(row.model_dump() for row in rows)
+
+
+def print_table(rows: list[Row]) -> None:
     """Medians over turns, a line per program."""
-    shown = [column for column in COLUMNS[4:-1] if any(column in row for row in rows)]
+    numbers = COLUMNS[4:-1]
+    shown = [name for name in numbers if any(getattr(row, name) is not None for row in rows)]
     print("\n| program | " + " | ".join(shown) + " |\n|---" + "|---" * len(shown) + "|")
-    for program in dict.fromkeys(row["program"] for row in rows):
-        turns = [row for row in rows if row["program"] == program]
-        cells = [cell([row[column] for row in turns if column in row]) for column in shown]
+    for program in dict.fromkeys(row.program for row in rows):
+        turns = [row for row in rows if row.program == program]
+        cells = [cell([getattr(row, column) for row in turns]) for column in shown]
         print(f"| {program} | " + " | ".join(cells) + " |")
 
 
-def cell(values: list[float]) -> str:
-    """Their median; of none, nothing."""
-    if not values:
+def cell(values: list[float | None]) -> str:
+    """The median of those that are known; of none, nothing."""
+    known = [value for value in values if value is not None]
+    if not known:
         return ""
-    middle = median(values)
+    middle = median(known)
     return f"{middle:,.2f}" if middle < 10 else f"{middle:,.0f}"
 
 
