@@ -324,11 +324,11 @@ def check_flags(args: Args) -> None:
 def open_part(out: Path) -> IO[str]:
     """OUT.part, open for reading and appending, and locked. Exits with code 2 if there can be no
     such file, or no OUT, or if another process measures for it."""
-    if out.is_dir():
-        fail("out", out, "is a directory, and not a CSV")
-    if out.exists() and not os.access(out, os.W_OK):
-        fail("out", out, "cannot be written to")
     try:
+        if out.is_dir():
+            fail("out", out, "is a directory, and not a CSV")
+        if out.exists() and not os.access(out, os.W_OK):
+            fail("out", out, "cannot be written to")
         out.parent.mkdir(parents=True, exist_ok=True)
         part = open(out.with_name(f"{out.name}.part"), "a+", errors="replace")
     except OSError as error:
