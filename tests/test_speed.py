@@ -182,9 +182,10 @@ def test_another_commit_or_processor_does_not_join(tmp_path, part, capsys, measu
 
 
 def test_two_at_once_do_not_mix(tmp_path, capsys, measured):
-    with speed.open_part(tmp_path / "x.csv"):
-        line = refusal(capsys, Args(out=tmp_path / "x.csv"))
-    assert "another benchmark.speed" in line and not measured
+    out = tmp_path / "x.csv"
+    with speed.open_part(out, tmp_path / "x.csv.part", {}, speed.Row):
+        assert "another process" in refusal(capsys, Args(out=out))
+    assert not measured
 
 
 def test_a_program_dies_with_the_command_however_that_dies(tmp_path):

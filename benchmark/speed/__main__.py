@@ -37,26 +37,27 @@ import os
 import platform
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from statistics import median
-from typing import IO, Literal, NamedTuple
+from tempfile import TemporaryDirectory
+from typing import Literal, NamedTuple
 
 import gymnasium as gym
 import numpy as np
 import torch
 import tyro
 from gymnasium.vector import VectorEnv
-from pydantic import BaseModel, PositiveFloat, PositiveInt, ValidationError
+from pydantic import BaseModel, PositiveFloat, PositiveInt
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from benchmark.algorithms import ALGORITHMS
 from benchmark.collate import fail, replacing
-from benchmark.runner.execute import lock, prepare_child, surroundings
+from benchmark.runner.execute import prepare_child, surroundings
+from benchmark.speed.part import Part, open_part
 
 PEERS = Path(".venv-peers")
 PACKAGES = (
@@ -321,48 +322,15 @@ def check_flags(args: Args) -> None:
         fail("turns", args.turns, "must be at least 1")
 
 
-def open_part(out: Path) -> IO[str]:
-    """OUT.part, open for reading and appending, and locked. Exits with code 2 if there can be no
-    such file, or no OUT, or if another process measures for it."""
+def check_out(out: Path) -> None:
+    """Exit with code 2 if the CSV cannot be written there."""
     try:
         if out.is_dir():
             fail("out", out, "is a directory, and not a CSV")
         if out.exists() and not os.access(out, os.W_OK):
             fail("out", out, "cannot be written to")
-        out.parent.mkdir(parents=True, exist_ok=True)
-        part = open(out.with_name(f"{out.name}.part"), "a+", errors="replace")
     except OSError as error:
         fail("out", out, error)
-    if not lock(part):
-        fail("out", out, "another benchmark.speed measures for it")
-    return part
-
-
-def read_part(part: IO[str], args: Args, cpu: str) -> list[Row]:
-    """The rows that a command of these flags left when it was cut off; begins the file if it is
-    new. Exits with code 2 if they are another command's, or damaged."""
-    flags = {name: value for name, value in vars(args).items() if name != "out"}
-    key = json.dumps(flags | {"commit": surroundings()["commit"], "cpu": cpu})
-    part.seek(0)
-    lines = part.read().splitlines(keepends=True)
-    if lines and not lines[-1].endswith("\n"):  # cut off while it was written
-        lines.pop()
-        part.truncate(len("".join(lines).encode()))
-    if not lines:
-        part.write(key + "\n")
-        return []
-    again = "remove it to measure anew"
-    if lines[0].strip() != key:
-        reason = f"{part.name} is of another command, {lines[0].strip()}, and not of {key}; {again}"
-        fail("out", args.out, reason)
-    rows = []
-    for number, line in enumerate(lines[1:], start=2):
-        try:
-            rows.append(Row.model_validate_json(line))
-        except ValidationError as error:
-            reason = error.errors()[0]["msg"]
-            fail("out", args.out, f"{part.name} is damaged in line {number} ({reason}); {again}")
-    return rows
 
 
 def measure(turn: Turn, rows: list[Row], cpu: str) -> Row:
@@ -385,32 +353,31 @@ def measure(turn: Turn, rows: list[Row], cpu: str) -> Row:
 
 def main(args: Args) -> None:
     check_flags(args)
+    check_out(args.out)
     cpu = cpu_model()
+    command = {name: value for name, value in vars(args).items() if name != "out"}
+    command |= {"commit": surroundings()["commit"], "cpu": cpu}
+    path = args.out.with_name(f"{args.out.name}.part")
     try:
-        with open_part(args.out) as part, tempfile.TemporaryDirectory() as runs:
-            rows = read_part(part, args, cpu)
-            measure_rest(rows, schedule(args, runs), part, cpu)
-            write_table(rows, args.out)
-            os.unlink(part.name)
+        with open_part(args.out, path, command, Row) as part, TemporaryDirectory() as runs:
+            measure_rest(part, schedule(args, runs), cpu)
+            write_table(part.rows, args.out)
     except KeyboardInterrupt:
         print("stopped; the same command goes on", file=sys.stderr)
         sys.exit(130)
     except (OSError, subprocess.CalledProcessError) as error:
         sys.exit(f"error: {error}; the same command goes on after what was measured")
-    print_table(rows)
+    print_table(part.rows)
 
 
-def measure_rest(rows: list[Row], turns: list[Turn], part: IO[str], cpu: str) -> None:
-    """Measure the turns that have no row yet, and add theirs to `rows` and to OUT.part."""
-    if rows:
-        print(f"{len(rows)} of {len(turns)} turns are in {part.name}", flush=True)
-    for turn in turns[len(rows) :]:
-        row = measure(turn, rows, cpu)
-        rows.append(row)
+def measure_rest(part: Part[Row], turns: list[Turn], cpu: str) -> None:
+    """Measure the turns that have no row yet."""
+    if part.rows:
+        print(f"{len(part.rows)} of {len(turns)} turns are in {part.file.name}", flush=True)
+    for turn in turns[len(part.rows) :]:
+        row = measure(turn, part.rows, cpu)
         print(*row.model_dump(exclude_none=True).values(), sep="\t", flush=True)
-        part.write(row.model_dump_json() + "\n")
-        part.flush()
-        os.fsync(part.fileno())
+        part.append(row)
 
 
 def write_table(rows: list[Row], out: Path) -> None:
