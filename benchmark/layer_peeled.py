@@ -32,7 +32,7 @@ from torch import Tensor
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
-from benchmark.collapse.__main__ import VIEWS, simplex_coordinates
+from benchmark.collapse.pictures import VIEWS, simplex_coordinates
 
 COLOURS = {4: "#0072B2", 6: "#E69F00", 8: "#009E73"}  # Okabe & Ito's
 
