@@ -1,83 +1,113 @@
-"""Finished runs -> runs.csv, curves.csv, episodes.csv.gz, counts.csv, provenance.csv, and a Markdown table of like runs.
+"""Finished runs -> runs.csv, curves.csv, episodes.csv.gz, counts.csv, provenance.csv, and a Markdown
+table of like runs.
 
     python -m benchmark.collate --runs runs/quickstart --out runs/quickstart/results
 
-A run is a directory with an args.json, at any depth. Steps are environment steps, returns undiscounted sums of rewards.
+A run is a directory with an args.json, at any depth; of a planned run (benchmark/files.py) it is the
+one that its record.json names. A plan.json counts if it lies in --runs, at any depth below, or
+beside it if --runs is benchmark/run.py's runs/. Steps are environment steps, returns undiscounted
+sums of rewards. A cell is empty where a number is undefined, or not finite.
 
 Columns of runs.csv, a row per run, and of curves.csv, 25 rows per run:
 run        the run's directory, below --runs
-script     program that ran
-head       linear (the plain one), etf, or the frame of a control; "-trainable" if it only starts there
-and every flag in which the runs differ (empty where the run's head ignores it; exp_name where it is the script's name), env_id
-and seed always.
+group      arms are compared within a group: as planned, else the script
+script     program that ran, by its checkpoint
+env_id     environment
+arm        what is compared: as planned, else the head
+baseline   the arm to compare with: as planned, else "linear"
+head       linear (the plain one), etf, or the frame of a control; "-trainable" if it only starts
+           there; empty for a script without --etf-head
+and every flag in which the runs differ (empty where the run's head ignores it; exp_name where it is
+the script's name; "--NAME" if NAME is another column's), and seed.
 Of runs.csv also
 best       highest mean return of 100 episodes in a row; `final` with fewer
 final      mean return of the last 100 episodes
 last_tenth mean return of the episodes that ended in the last 10 % of the steps
 area       mean of the run's curve, from the first episode's end on
+greedy     mean return of the greedy episodes at the end (evaluation.csv)
 threshold  return that counts as solved (benchmark/reporting/thresholds.py); empty if nobody says
-stop       first step at which the mean return of the last 100 episodes is at least that; empty if never, or without one
-normalised final on the scale of 0, the random policy, to 1, the best known return or else the threshold; empty without these
+stop       first step at which the mean return of the last 100 episodes is at least that; empty if
+           never, or without one
+normalised final on the scale of 0, the random policy, to 1, the best known return or else the
+           threshold; empty without these
 seconds    duration of the run, up to its last episode's end
 steps_per_second
 and of curves.csv, the run's curve at 25 equally spaced points:
 step       steps so far
-value      mean return of the last 100 episodes up to there ("nan" before the first episode's end)
-and of both the measures of action collapse as the scripts log them (README), the last at or before the step, of runs.csv the
-run's last; empty where undefined: actions_seen, feature_norm, head_equinorm, head_equiangularity, head_maximal_angle,
-means_equinorm, means_equiangularity, means_maximal_angle, self_duality, within_variability.
+value      mean return of the last 100 episodes up to there; empty before the first episode's end
+and of both the measures of action collapse as the scripts log them (README), the last at or before
+the step, of runs.csv the run's last: actions_seen, feature_norm, head_equinorm,
+head_equiangularity, head_maximal_angle, means_equinorm, means_equiangularity, means_maximal_angle,
+self_duality, within_variability.
+Of a run in which no episode ended, which is named on stderr, all but `greedy` and these are empty.
 
 episodes.csv.gz: run, global_step, return, length, seconds of every episode of these runs.
-provenance.csv: a row for each commit, machine and set of versions that benchmark/run.py's records name (header only without
-records): commit, machine, versions, runs, restarted (how many of them were started more than once), first_start and
-last_start (UTC), hours (of one worker, over all runs).
-counts.csv: script, env_id, head, and how many of their runs were planned (in benchmark/run.py's plan.json in --runs, at any
-depth below, or beside it if it is run.py's runs/; a run that is in no plan counts too), finished, failed, damaged (named on
-stderr, with the reason), and unfinished, which is the rest.
-
-Memory holds one run's episodes at a time, and of the others their path and three numbers.
+provenance.csv: a row for each commit, machine and set of versions that the records of planned runs
+name (header only without records): commit, machine, versions, runs, restarted (how many of them
+were started more than once), first_start and last_start (UTC), hours (of one worker, over all
+runs).
+counts.csv: group, script, env_id, arm, and how many of their runs were planned (a run in no plan
+counts too), finished, failed, damaged, and unfinished, which is the rest. A damaged run is named on
+stderr with the reason and left out, and where its files do not tell a name it is empty. A damaged
+plan.json is named there too, and the runs below it are in no plan.
 """
 
 import csv
 import gzip
 import io
-import json
 import os
 import sys
-import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain, groupby
 from pathlib import Path
-from typing import IO, NoReturn, TextIO
+from typing import IO, NamedTuple, NoReturn, TextIO
 
 import numpy as np
 import tyro
 
+from benchmark.files import (
+    Damaged,
+    Planned,
+    Record,
+    check_agrees,
+    read_plan,
+    read_record,
+)
 from benchmark.reporting.measures import (
     COLLAPSE,
-    HEADER,
+    EPISODES,
+    KEYS,
     MEASURES,
+    Measured,
     Unfinished,
-    group_of,
+    identify,
     measure,
-    read_json,
+    read_flags,
+    text,
 )
 
 GROUPED = ("final", "last_tenth", "area")  # what the Markdown table shows
-KEYS = ("run", "script", "env_id", "head", "seed")
 COUNTS = ("planned", "finished", "failed", "damaged", "unfinished")
-SILENT = {
-    *KEYS,
-    *MEASURES,
-    *COLLAPSE,
-    "runs_dir",
-    "num_threads",
-    "save_model",
-}  # no flags, or only where and how to run
 HEAD_FLAGS = ("etf_head", "head_frame", "head_trainable")  # what `head` says in one word
+WHERE = ("runs_dir", "num_threads", "save_model", "resume")  # flags that only say where and how
+SILENT = {*KEYS, *MEASURES, *COLLAPSE, *WHERE}  # of a row, what is never a column for a flag
+ARM = ("group", "script", "env_id", "arm")  # of whose runs counts.csv counts
+PROVENANCE = (
+    "commit",
+    "machine",
+    "versions",
+    "runs",
+    "restarted",
+    "first_start",
+    "last_start",
+    "hours",
+)
+# a directory's name need not be text
+TEXT = {"newline": "", "encoding": "utf-8", "errors": "backslashreplace"}
 
 
 @dataclass
@@ -86,202 +116,315 @@ class Args:
     out: Path  # directory to write the tables to
 
 
+class Expected(NamedTuple):
+    """A planned run, and the arm to compare it with."""
+
+    planned: Planned
+    baseline: str
+
+
+class Collated(NamedTuple):
+    """All runs, but for their episodes."""
+
+    rows: list[dict]
+    """of runs.csv, with all flags"""
+    curves: list[np.ndarray]
+    """of the same runs, as in `Measured`"""
+    counts: Counter
+    """of runs by (group, script, env_id, arm) and one of COUNTS, but for unfinished"""
+    records: list[Record]
+
+
+class Failed(Exception):
+    """The run has failed, by its record."""
+
+
+def say(line: str, stream: TextIO) -> None:
+    """Print a line, and be content if nobody reads it, as in `... | head -1`."""
+    try:
+        print(line, file=stream, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())  # for what the exit flushes
+
+
+def warn(text: str) -> None:
+    """Say on stderr, in one line, what is left out and why."""
+    say(" ".join(text.split()), sys.stderr)
+
+
 def fail(flag: str, value: object, reason: object) -> NoReturn:
     """Say in one line which flag's value cannot work, and exit with code 2."""
-    print(f"error: --{flag} {value}: {' '.join(str(reason).split())}", file=sys.stderr)
+    say(f"error: --{flag} {value}: {' '.join(str(reason).split())}", sys.stderr)
     sys.exit(2)
 
 
 @contextmanager
 def replacing(path: Path, mode: str = "w") -> Iterator[IO]:
-    """A file beside `path`, that takes its place when the block ends without an error, and else goes."""
+    """A file beside `path`, that takes its place when the block ends without an error, and else
+    goes. Raises OSError, at once where `path` is a directory."""
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a directory")
     temporary = path.with_name(f".{path.name}.tmp")
     try:
-        with open(temporary, mode, newline=None if "b" in mode else "") as file:
+        with open(temporary, mode, **({} if "b" in mode else TEXT)) as file:
             yield file
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def read_plans(root: Path) -> tuple[dict[Path, tuple], Counter, list[dict]]:
-    """By run.py's directory of a planned run its script, environment and head; how many of those are planned and failed; and
-    the records of all that were begun. Plans lie in `root`, at any depth below, or beside it if it is run.py's runs/. All
-    empty without one."""
-    planned, counts, records = {}, Counter(), []
-    beside = root.parent.glob("plan.json") if root.name == "runs" else ()
-    for file in [*beside, *sorted(root.rglob("plan.json"))]:
+def plans(root: Path) -> Iterator[Path]:
+    """The plans that count for runs below `root`."""
+    yield from root.rglob("plan.json")
+    if root.name == "runs":
+        yield from root.parent.glob("plan.json")
+
+
+def read_plans(root: Path) -> dict[Path, Expected]:
+    """The planned runs of all readable plans by their directories, which need not exist."""
+    expected = {}
+    for file in sorted(plans(root)):
         try:
-            for run in read_json(file)["runs"]:
-                planned[file.parent / "runs" / run["name"]] = (
-                    run["script"],
-                    run["env_id"],
-                    run["head"],
-                )
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            fail("runs", root, f"{file} is damaged: {error}")
-    for folder, group in planned.items():
-        counts[group, "planned"] += 1
-        try:
-            record = read_json(folder / "record.json")
-            counts[group, "failed"] += record["outcome"] == "failed"
-        except FileNotFoundError:
-            continue  # not begun
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            print(f"damaged {folder / 'record.json'}: {error}", file=sys.stderr)
+            plan = read_plan(file)
+        except (OSError, Damaged) as error:
+            warn(f"damaged: {error}")
+            continue
+        for planned in plan.runs:
+            folder = file.parent / "runs" / planned.name
+            expected[folder] = Expected(planned, plan.baseline)
+    return expected
+
+
+def check_outcome(record: Record) -> None:
+    """Raises Failed or Unfinished if the run has not come to a good end."""
+    if record.outcome == "failed":
+        raise Failed(record.reason or f"exit code {record.exit_code}")
+    if record.outcome != "finished":
+        raise Unfinished(record.outcome)
+
+
+def measure_planned(folder: Path, planned: Planned, records: list[Record]) -> Measured:
+    """The numbers of the run in a planned run's directory, whose record is added to `records`.
+    Raises Failed, and what `measure` does."""
+    path = folder / "record.json"
+    record = read_record(folder)
+    check_agrees(path, record, planned, ("group", "arm", "env_id", "seed"))
+    records.append(record)
+    check_outcome(record)
+    if record.run_dir is None:
+        raise Damaged(f"{path}: run_dir: null where a finished run has a directory")
+    run = folder / record.run_dir
+    for other in sorted(folder.glob("*/args.json")):
+        if other.parent != run:
+            warn(f"left out: {other.parent}: {path} names another")
+    measured = measure(run)
+    check_agrees(run / "args.json", read_flags(run), planned, ("env_id", "seed"))
+    return measured
+
+
+def measure_other(run: Path) -> Measured:
+    """The numbers of a run that is in no plan. Raises Failed, and what `measure` does."""
+    with suppress(FileNotFoundError):
+        check_outcome(read_record(run.parent))
+    measured = measure(run)
+    if not measured.row["script"]:
+        raise Damaged(f"{run / 'checkpoint.pt'}: script: does not tell the program's name")
+    return measured
+
+
+def attempt(path: Path, read: Callable[[], Measured]) -> tuple[str, Measured | None]:
+    """The state of the run, one of COUNTS, and its numbers if it is finished; if not, says why."""
+    try:
+        return "finished", read()
+    except Failed as reason:
+        warn(f"failed: {path}: {reason}")
+        return "failed", None
+    except Unfinished as reason:
+        warn(f"unfinished: {path}: {reason}")
+        return "unfinished", None
+    except (OSError, Damaged) as reason:  # which name the file
+        warn(f"damaged: {reason}")
+        return "damaged", None
+
+
+def planned_keys(expected: Expected) -> dict[str, str]:
+    """What tells the arms of planned runs apart."""
+    planned, baseline = expected
+    script = Path(planned.script).stem
+    keys = {"group": planned.group, "script": script, "env_id": planned.env_id}
+    return keys | {"arm": planned.arm, "baseline": baseline}
+
+
+def other_keys(run: Path, measured: Measured | None) -> dict[str, str]:
+    """What tells the arms of runs in no plan apart."""
+    if measured is None:
+        script, env_id, head = identify(run)
+    else:
+        script, env_id, head = (measured.row[name] for name in ("script", "env_id", "head"))
+    keys = {"group": script, "script": script, "env_id": env_id}
+    return keys | {"arm": head, "baseline": "linear"}
+
+
+def collate(root: Path, episodes: TextIO) -> Collated:
+    """Read all runs below `root`, write the episodes of those that are finished, and name the
+    others on stderr."""
+    found = Collated([], [], Counter(), [])
+    episodes.write(",".join(["run", *EPISODES]) + "\n")
+    expected = read_plans(root)
+    runs = (file.parent for file in root.rglob("args.json"))
+    others = [run for run in runs if run.parent not in expected]
+    for path in sorted({*expected, *others}):
+        if path in expected:
+            keys = planned_keys(expected[path])
+            read = partial(measure_planned, path, expected[path].planned, found.records)
+            state, measured = "unfinished", None
+            if (path / "record.json").exists():
+                state, measured = attempt(path, read)
         else:
-            records.append(record)
-    return planned, counts, records
+            state, measured = attempt(path, partial(measure_other, path))
+            keys = other_keys(path, measured)
+        arm = tuple(keys[name] for name in ARM)
+        found.counts[arm, "planned"] += 1
+        found.counts[arm, state] += 1
+        if measured is None:
+            continue
+        name = str(path.relative_to(root))
+        if not measured.lines:
+            warn(f"no episode ended: {path}: has no measures")
+        script = measured.row["script"] or keys["script"]
+        found.rows.append(measured.row | keys | {"run": name, "script": script})
+        found.curves.append(measured.curve)
+        cell = csv_cell(name)
+        episodes.writelines(f"{cell},{line}\n" for line in measured.lines)
+    return found
 
 
-def collate(root: Path, planned: dict[Path, tuple], episodes: TextIO, spool: TextIO) -> Counter:
-    """Write the episodes of all finished runs below `root`, and to `spool` a line of JSON per run, its row and its curve; name
-    the others on stderr. Returns how many runs of each (script, environment, head) have each of
-    the states in COUNTS; those that are in no plan count as planned too."""
-    counts = Counter()
-    writer = csv.writer(episodes, lineterminator="\n")
-    writer.writerow(["run", *HEADER])
-    for file in sorted(root.rglob("args.json")):
-        run, name = file.parent, str(file.parent.relative_to(root))
-        group, state = planned.get(run.parent), "finished"
-        try:
-            row, points, lines = measure(run)
-        except Unfinished as reason:
-            state = "unfinished"
-            print(f"unfinished {run}: {reason}", file=sys.stderr)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
-            state = "damaged"
-            print(f"damaged {run}: {type(error).__name__}: {error}", file=sys.stderr)
-        else:
-            group = (row["script"], row["env_id"], row["head"])
-            spool.write(json.dumps([{"run": name, **row}, points]) + "\n")
-            writer.writerows([name, *line] for line in lines)
-        group = group or group_of(run)
-        counts[group, "planned"] += run.parent not in planned
-        counts[group, state] += 1
-    return counts
-
-
-def spooled_runs(spool: TextIO) -> Iterator[tuple[dict, list[dict]]]:
-    """What `collate` has written to `spool`."""
-    spool.seek(0)
-    return map(json.loads, spool)
+def csv_cell(text: str) -> str:
+    """The text as a cell of a CSV file, quoted if need be."""
+    buffer = io.StringIO()
+    csv.writer(buffer, lineterminator="").writerow([text])
+    return buffer.getvalue()
 
 
 def varying(rows: Iterable[dict]) -> list[str]:
-    """The flags in which the rows differ, without those that `KEYS` name or that only say where and how to run."""
-    first, differing = {}, set()
+    """The flags in which the rows differ, in their order."""
+    first = {}
+    differing = set()
     for row in rows:
-        for key, value in row.items():
-            if key not in SILENT and str(value) != first.setdefault(key, str(value)):
-                differing.add(key)
-    return [key for key in first if key in differing]
+        for name, value in row.items():
+            if name not in SILENT and str(value) != first.setdefault(name, str(value)):
+                differing.add(name)
+    return [name for name in first if name in differing]
 
 
-def write_tables(
-    spooled: Callable[[], Iterable[tuple[dict, list[dict]]]], out: Path
-) -> dict[tuple, list]:
-    """Write runs.csv and curves.csv from the spooled runs. Returns GROUPED of the runs by all else that tells them apart but
-    the seed: under the columns' names, and then under each group's values."""
-    keys = [*KEYS[:-1], *varying(row for row, _ in spooled()), KEYS[-1]]
-    telling = [key for key in keys[1:-1] if key not in HEAD_FLAGS]
-    groups = defaultdict(list, {tuple(telling): GROUPED})
-    options = {"extrasaction": "ignore", "lineterminator": "\n"}
-    with replacing(out / "runs.csv") as runs_file, replacing(out / "curves.csv") as curves_file:
-        runs = csv.DictWriter(runs_file, [*keys, *MEASURES, *COLLAPSE], **options)
-        curves = csv.DictWriter(curves_file, [*keys, "step", "value", *COLLAPSE], **options)
-        runs.writeheader()
-        curves.writeheader()
-        for row, points in spooled():
-            runs.writerow(row)
-            curves.writerows(row | point for point in points)
-            groups[tuple(str(row.get(key, "")) for key in telling)].append(
-                [float(row[key]) for key in GROUPED]
-            )
-    return groups
+def write_runs(found: Collated, keys: list[str], file: IO) -> None:
+    """Write runs.csv."""
+    columns = [*keys, *MEASURES, *COLLAPSE]
+    writer = csv.DictWriter(file, columns, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(found.rows)
 
 
-def markdown(groups: dict[tuple, list]) -> str:
-    """A line per group: number of seeds, and mean ± standard deviation (of a sample) over them."""
-    (names, measures), *groups = groups.items()
-    lines = [
-        "| " + " | ".join([*names, "seeds", *measures]) + " |",
-        "|---" * (len(names) + 1 + len(measures)) + "|",
-    ]
-    for group, members in sorted(groups):
-        numbers = [f"{mean:.4g}" for mean in np.mean(members, axis=0)]
-        if len(members) > 1:
-            numbers = [
-                f"{mean} ± {std:.2g}" for mean, std in zip(numbers, np.std(members, axis=0, ddof=1))
-            ]
-        lines.append("| " + " | ".join([*group, str(len(members)), *numbers]) + " |")
-    return "\n".join(lines)
+def write_curves(found: Collated, keys: list[str], file: IO) -> None:
+    """Write curves.csv."""
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow([*keys, "step", "value", *COLLAPSE])
+    for row, curve in zip(found.rows, found.curves):
+        cells = [row.get(key, "") for key in keys]
+        for step, *values in curve:
+            writer.writerow([*cells, f"{step:.0f}", *map(text, values)])
 
 
-def write_counts(counts: Counter, out: Path) -> None:
+def write_counts(counts: Counter, file: IO) -> None:
     """Write counts.csv."""
-    with replacing(out / "counts.csv") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["script", "env_id", "head", *COUNTS])
-        for group in sorted({group for group, _ in counts}):
-            planned, *others = (counts[group, state] for state in COUNTS[:-1])
-            writer.writerow([*group, planned, *others, planned - sum(others)])
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow([*ARM, *COUNTS])
+    for arm in sorted({arm for arm, _ in counts}):
+        writer.writerow([*arm, *(counts[arm, state] for state in COUNTS)])
 
 
-def write_provenance(records: list[dict], out: Path) -> None:
-    """Write provenance.csv from run.py's records; of the machine its kind and number of CPUs, but not its own name."""
-    groups = defaultdict(list)
-    for record in records:
-        versions = ", ".join(
-            f"{package} {version}" for package, version in (record.get("versions") or {}).items()
-        )
-        machine = ", ".join((record.get("machine") or "").split(", ")[1:3])
-        groups[record.get("commit") or "unknown", machine, versions].append(record)
-    with replacing(out / "provenance.csv") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(
-            [
-                "commit",
-                "machine",
-                "versions",
-                "runs",
-                "restarted",
-                "first_start",
-                "last_start",
-                "hours",
-            ]
-        )
-        for group, members in sorted(groups.items()):
-            starts = sorted(record.get("started") or "" for record in members)
-            restarted = sum(record.get("attempts", 1) > 1 for record in members)
-            hours = sum(record.get("seconds", 0) for record in members) / 3600
-            writer.writerow(
-                [*group, len(members), restarted, starts[0], starts[-1], f"{hours:.2f}"]
-            )
+def surroundings(record: Record) -> tuple[str, str, str]:
+    """Commit, kind of machine and versions. Of the machine neither its name nor its system."""
+    machine = ", ".join(record.machine.split(", ")[1:3])
+    versions = (f"{package} {version}" for package, version in record.versions.items())
+    return record.commit or "unknown", machine, ", ".join(versions)
+
+
+def write_provenance(records: list[Record], file: IO) -> None:
+    """Write provenance.csv."""
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(PROVENANCE)
+    for place, members in groupby(sorted(records, key=surroundings), surroundings):
+        members = list(members)
+        starts = sorted(record.started or "" for record in members)
+        restarted = sum(record.attempts > 1 for record in members)
+        hours = sum(record.seconds for record in members) / 3600
+        numbers = [len(members), restarted, starts[0], starts[-1], f"{hours:.2f}"]
+        writer.writerow([*place, *numbers])
+
+
+def mean_and_spread(cells: Iterable[str]) -> str:
+    """Mean ± standard deviation (of a sample) of the cells that are not empty."""
+    numbers = [float(cell) for cell in cells if cell]
+    if not numbers:
+        return "–"
+    if len(numbers) == 1:
+        return f"{numbers[0]:.4g}"
+    return f"{np.mean(numbers):.4g} ± {np.std(numbers, ddof=1):.2g}"
+
+
+def markdown(rows: list[dict], keys: list[str]) -> str:
+    """A line per arm, environment and values of flags: its number of seeds and its GROUPED. Runs
+    without an episode are left out."""
+    telling = ["group", "env_id", "arm"]
+    telling += [key for key in keys if key not in (*KEYS, *HEAD_FLAGS)]
+    arms = defaultdict(list)
+    for row in rows:
+        if row["final"]:
+            arms[tuple(str(row.get(key, "")) for key in telling)].append(row)
+    header = [*telling, "seeds", *GROUPED]
+    lines = [header, ["---"] * len(header)]
+    for arm, members in sorted(arms.items()):
+        numbers = [mean_and_spread(row[name] for row in members) for name in GROUPED]
+        lines.append([*arm, str(len(members)), *numbers])
+    for line in lines:
+        line[:] = [cell.replace("|", r"\|") for cell in line]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def main(args: Args) -> None:
-    planned, counts, records = read_plans(args.runs)
-    if not planned and not any(args.runs.rglob("args.json")):
+    if not any(chain(plans(args.runs), args.runs.rglob("args.json"))):
         fail("runs", args.runs, "holds no run")
+    out = args.out
     try:
-        args.out.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile("w+", dir=args.out) as spool:
+        out.mkdir(parents=True, exist_ok=True)
+        with (
+            replacing(out / "episodes.csv.gz", "wb") as archive,
+            replacing(out / "runs.csv") as runs,
+            replacing(out / "curves.csv") as curves,
+            replacing(out / "counts.csv") as counts,
+            replacing(out / "provenance.csv") as provenance,
+        ):
             # neither name nor time in the file, so that the same runs make the same bytes
             with (
-                replacing(args.out / "episodes.csv.gz", "wb") as file,
-                io.TextIOWrapper(
-                    gzip.GzipFile("", "wb", fileobj=file, mtime=0), newline=""
-                ) as episodes,
+                gzip.GzipFile("", "wb", 6, archive, mtime=0) as zipped,
+                io.TextIOWrapper(zipped, **TEXT) as episodes,
             ):
-                counts += collate(args.runs, planned, episodes, spool)
-            groups = write_tables(partial(spooled_runs, spool), args.out)
-        write_counts(counts, args.out)
-        write_provenance(records, args.out)
+                found = collate(args.runs, episodes)
+            if not found.counts:
+                fail("runs", args.runs, "holds no run that can be read")
+            keys = [*KEYS[:-1], *varying(found.rows), KEYS[-1]]
+            write_runs(found, keys, runs)
+            write_curves(found, keys, curves)
+            write_counts(found.counts, counts)
+            write_provenance(found.records, provenance)
     except OSError as error:
-        fail("out", args.out, error)
-    print(markdown(groups))
+        fail("out", out, error)
+    say(markdown(found.rows, keys), sys.stdout)
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Args))
+    try:
+        main(tyro.cli(Args))
+    except KeyboardInterrupt:
+        sys.exit(130)

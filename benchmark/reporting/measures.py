@@ -1,15 +1,22 @@
 """One run's directory -> its numbers, whose meaning benchmark/collate.py explains."""
 
 import contextlib
-import csv
-import json
 import math
-from bisect import bisect_right
+import sys
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
-import torch
 
+from benchmark.files import (
+    Checkpoint,
+    Damaged,
+    Flags,
+    check_agrees,
+    read_checkpoint,
+    read_model,
+    read_table,
+)
 from benchmark.reporting.thresholds import normalised, threshold
 
 MEASURES = (
@@ -17,6 +24,7 @@ MEASURES = (
     "final",
     "last_tenth",
     "area",
+    "greedy",
     "threshold",
     "stop",
     "normalised",
@@ -29,163 +37,207 @@ COLLAPSE = (
     "head_equinorm",
     "head_equiangularity",
     "head_maximal_angle",
-)
-COLLAPSE += (
     "means_equinorm",
     "means_equiangularity",
     "means_maximal_angle",
     "self_duality",
     "within_variability",
 )
-HEADER = ["global_step", "return", "length", "seconds"]
+KEYS = ("run", "group", "script", "env_id", "arm", "baseline", "head", "seed")
+COLUMNS = {*KEYS, "step", "value", *MEASURES, *COLLAPSE}  # that are no flags
+EPISODES = ("global_step", "return", "length", "seconds")  # columns of episodes.csv
+EVALUATION = ("global_step", "return", "length")  # columns of evaluation.csv
+WINDOW = 100  # episodes in a mean
+POINTS = 25  # of a curve
 
 
 class Unfinished(Exception):
     """The run has not come to its end; nothing is wrong with its files."""
 
 
-def parts_of_name(run: Path) -> list[str]:
-    """Environment, script, head, seed and time, as the scripts name a run's directory; parts that it lacks are "". They are
-    counted from the end, as an environment's id may hold "__" too."""
-    return [*run.name.rsplit("__", 4), "", "", "", ""][:5]
+class Measured(NamedTuple):
+    """A finished run."""
+
+    row: dict[str, object]
+    """flags, script, head, MEASURES and COLLAPSE"""
+    curve: np.ndarray
+    """(POINTS, 2 + len(COLLAPSE)): step, value and COLLAPSE; NaN where undefined"""
+    lines: list[str]
+    """episodes.csv without its header"""
 
 
-def script_name(run: Path, checkpoint: dict) -> str:
-    """The script of a run by its checkpoint; that of a peer by the directory's name. Raises ValueError if neither tells."""
-    name = checkpoint.get("script", parts_of_name(run)[1])
-    if not name:
-        raise ValueError("neither checkpoint.pt nor the directory's name tells the script")
-    return str(name)
+def text(number: float | None) -> str:
+    """The number as it stands in a table: "" where it is undefined."""
+    if number is None or not math.isfinite(number):
+        return ""
+    return f"{number:.6g}"
 
 
-def read_checkpoint(run: Path) -> dict:
-    """The run's checkpoint. Raises Unfinished if there is none, ValueError if it is damaged."""
-    if not (run / "checkpoint.pt").exists():
-        raise Unfinished("no checkpoint")
-    if parts_of_name(run)[1].startswith(
-        ("sb3-", "cleanrl-")
-    ):  # peers write another format, at the end only
-        return {"global_step": math.inf}
-    try:
-        return torch.load(run / "checkpoint.pt", map_location="cpu", weights_only=True, mmap=True)
-    except Exception as error:  # a damaged file can raise anything
-        raise ValueError(
-            f"checkpoint.pt: {type(error).__name__}: {error}".split("\n")[0]
-        ) from error
-
-
-def read_json(path: Path) -> dict:
-    """A JSON object. Raises ValueError if the file is damaged."""
-    try:
-        return dict(json.loads(path.read_text()))
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"{path.name}: {error}") from error
-
-
-def read_episodes(run: Path) -> tuple[list[list[str]], np.ndarray]:
-    """The lines of episodes.csv, as text and as numbers (episodes, 4). Raises ValueError if there is none, or damage."""
-    try:
-        with open(run / "episodes.csv", newline="") as file:
-            header, *lines = list(csv.reader(file)) or [[]]
-        numbers = np.array(lines, dtype=float)
-    except (ValueError, csv.Error) as error:
-        raise ValueError(f"episodes.csv: {error}") from error
-    if (
-        header != HEADER
-        or numbers.shape != (len(lines), 4)
-        or not len(lines)
-        or not np.isfinite(numbers).all()
-    ):
-        raise ValueError("episodes.csv: not a table of finite numbers with a row per episode")
-    if (np.diff(numbers[:, 0]) < 0).any():
-        raise ValueError("episodes.csv: steps run backwards")
-    return lines, numbers
-
-
-def head_name(flags: dict) -> str:
-    """As the scripts name the head in a run's directory."""
-    if not flags.get("etf_head"):
+def head_name(flags: Flags) -> str:
+    """The head in one word; "" where the script has no --etf-head."""
+    if flags.etf_head is None:
+        return ""
+    if not flags.etf_head:
         return "linear"
-    frame = flags.get("head_frame", "simplex").replace("simplex", "etf")
-    return f"{frame}-trainable" if flags.get("head_trainable") else frame
+    frame = flags.head_frame.replace("simplex", "etf")
+    return f"{frame}-trainable" if flags.head_trainable else frame
 
 
-def group_of(run: Path) -> tuple[str, str, str]:
-    """Script, environment and head of a run that cannot be measured: as its files tell, else its directory's name."""
-    env_id, script, head, *_ = parts_of_name(run)
-    with contextlib.suppress(OSError, ValueError, KeyError, AttributeError):
-        flags = read_json(run / "args.json")
-        env_id, head = str(flags["env_id"]), head_name(flags)
-    with contextlib.suppress(Unfinished, OSError, ValueError, TypeError, AttributeError):
-        script = script_name(run, read_checkpoint(run))
-    return script, env_id, head
+def flag_columns(flags: Flags, script: str) -> dict[str, object]:
+    """The flags by the names of their columns, without those that the run's head ignores."""
+    values = flags.model_dump(exclude_unset=True, exclude={"script"})
+    ignored = {"head_std"} if flags.etf_head else {"etf_scale", "head_frame", "head_trainable"}
+    columns = {}
+    for name, value in values.items():
+        if name in ignored:
+            continue
+        if name in COLUMNS - {"env_id", "seed"}:
+            name = f"--{name}"
+        columns[name] = value
+    if columns.get("exp_name") == script:  # the default, which says nothing more
+        columns["exp_name"] = ""
+    return columns
 
 
-def trailing_means(returns: np.ndarray, ends: np.ndarray) -> np.ndarray:
-    """Mean of the last 100 (or all, if fewer) of the first `ends` returns, for each of `ends`; NaN for none."""
-    cumulated = np.concatenate([[0], returns.cumsum()])
-    starts = np.maximum(ends - 100, 0)
-    with np.errstate(invalid="ignore"):
-        return (cumulated[ends] - cumulated[starts]) / (ends - starts)
+def read_flags(run: Path) -> Flags:
+    """The run's args.json. Raises OSError or Damaged."""
+    return read_model(run / "args.json", Flags)
 
 
-def measure(run: Path) -> tuple[dict, list[dict], list[list[str]]]:
-    """Row of runs.csv with all flags, rows of the curve, and episodes of one run. Raises Unfinished if it has not come to its
-    end (by run.py's record, where there is one), and OSError, ValueError, KeyError, TypeError or AttributeError if its files
-    are damaged."""
-    record = run.parent / "record.json"
-    if record.exists() and (outcome := read_json(record)["outcome"]) != "finished":
-        raise Unfinished(outcome)
-    flags = read_json(run / "args.json")
-    checkpoint = read_checkpoint(run)
-    script, total = script_name(run, checkpoint), flags["total_timesteps"]
-    if checkpoint["global_step"] < total:
-        raise Unfinished(f"stops at step {checkpoint['global_step']} of {total}")
-    size, written = (
-        (run / "episodes.csv").stat().st_size,
-        checkpoint.get("log_sizes", {}).get("episodes.csv"),
-    )
-    if written is not None and size != written:
-        raise ValueError(
-            f"episodes.csv: holds {size} bytes, but {written} when the checkpoint was written"
-        )
-    lines, episodes = read_episodes(run)
-    steps, returns = episodes[:, 0], episodes[:, 1]
+def read_last_checkpoint(run: Path, flags: Flags) -> Checkpoint:
+    """The run's checkpoint. Raises Unfinished if there is none, or Damaged."""
+    path = run / "checkpoint.pt"
+    if not path.exists():
+        raise Unfinished("no checkpoint")
+    if flags.script is not None:  # a peer writes its own format, and that at its end only
+        return Checkpoint(script=flags.script, global_step=sys.maxsize)
+    return read_checkpoint(path)
 
-    grid = np.linspace(total / 25, total, 25)
-    curve = trailing_means(returns, np.searchsorted(steps, grid, side="right"))
-    means = trailing_means(returns, np.arange(1, len(returns) + 1))
-    goal, last_tenth = threshold(flags["env_id"]), returns[steps > 0.9 * total]
-    solved = [] if goal is None else np.flatnonzero(means[99:] >= goal)
-    history = [{"global_step": 0}, *checkpoint.get("collapse", [])]
-    row = {
-        "best": means[99:].max() if len(means) >= 100 else means[-1],
+
+def check_end(run: Path, flags: Flags, checkpoint: Checkpoint) -> None:
+    """Raises Unfinished if the checkpoint is not the run's last, and Damaged if flags that matter
+    here are not those of the checkpoint."""
+    if checkpoint.global_step < flags.total_timesteps:
+        raise Unfinished(f"stops at step {checkpoint.global_step} of {flags.total_timesteps}")
+    if checkpoint.args is not None:
+        check_agrees(run / "args.json", flags, checkpoint.args, Flags.model_fields)
+
+
+def read_episodes(run: Path, checkpoint: Checkpoint) -> tuple[list[str], np.ndarray]:
+    """The lines of episodes.csv as text, and as numbers (episodes, 4). Raises OSError or Damaged,
+    also where the table does not fit the checkpoint."""
+    path = run / "episodes.csv"
+    lines, episodes = read_table(path, EPISODES)
+    size = path.stat().st_size
+    counted = checkpoint.log_sizes.get(path.name, size)
+    if size != counted:
+        raise Damaged(f"{path}: has {size} bytes, but had {counted} at the checkpoint")
+    steps, _, _, seconds = episodes[-1:].sum(axis=0)
+    if steps > checkpoint.global_step or seconds > checkpoint.seconds + 0.01:
+        raise Damaged(f"{path}: ends after the checkpoint")
+    return lines, episodes
+
+
+def greedy_return(run: Path, checkpoint: Checkpoint) -> float | None:
+    """Mean return of evaluation.csv, if there is one. Raises Unfinished if it is of another step
+    than the checkpoint, and OSError or Damaged."""
+    path = run / "evaluation.csv"
+    if not path.exists():
+        return None
+    _, episodes = read_table(path, EVALUATION)
+    if not len(episodes):
+        raise Damaged(f"{path}: has no episode")
+    step = episodes[-1, 0]
+    if step != checkpoint.global_step:
+        raise Unfinished(f"evaluation.csv is of step {step:.0f}, not {checkpoint.global_step}")
+    return episodes[:, 1].mean()
+
+
+def trailing_means(returns: np.ndarray) -> np.ndarray:
+    """(n,): at each of n returns the mean of the last WINDOW, or of all up to there if fewer."""
+    start = returns[: WINDOW - 1]
+    means = start.cumsum() / np.arange(1, len(start) + 1)
+    if len(returns) < WINDOW:
+        return means
+    windows = np.lib.stride_tricks.sliding_window_view(returns, WINDOW)
+    return np.concatenate([means, windows.mean(axis=1)])
+
+
+def value_at(points: np.ndarray, steps: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """(points, ...): the last of the values, which belong to `steps`, at or before each point; NaN
+    where there is none."""
+    nothing = np.full((1, *values.shape[1:]), np.nan)
+    last = np.searchsorted(steps, points, side="right") - 1
+    return np.concatenate([values, nothing])[last]
+
+
+def collapse_history(checkpoint: Checkpoint) -> tuple[np.ndarray, np.ndarray]:
+    """The steps of all measurements of collapse (n,), and the COLLAPSE of each (n, measures); NaN
+    where undefined."""
+    steps = [entry["global_step"] for entry in checkpoint.collapse]
+    values = np.full((len(steps), len(COLLAPSE)), np.nan)
+    for row, entry in zip(values, checkpoint.collapse):
+        row[:] = [entry.get(name, np.nan) for name in COLLAPSE]
+    return np.array(steps), values
+
+
+def measures_of(flags: Flags, episodes: np.ndarray, curve: np.ndarray) -> dict[str, float | None]:
+    """MEASURES but for `greedy`, None or absent where undefined, as all are without an episode.
+    `episodes` are (episodes, 4), `curve` (POINTS,)."""
+    if not len(episodes):
+        return {}
+    steps, returns, _, seconds = episodes.T
+    means = trailing_means(returns)
+    full = means[WINDOW - 1 :]  # fewer episodes prove nothing
+    late = returns[steps > 0.9 * flags.total_timesteps]
+    begun = curve[np.isfinite(curve)]
+    goal = threshold(flags.env_id)
+    stop = None
+    if goal is not None and (full >= goal).any():
+        stop = steps[WINDOW - 1 + np.argmax(full >= goal)]
+    return {
+        "best": full.max() if len(full) else means[-1],
         "final": means[-1],
-        "last_tenth": last_tenth.mean() if len(last_tenth) else math.nan,
-        "area": np.nanmean(curve),
+        "last_tenth": late.mean() if len(late) else None,
+        "area": begun.mean() if len(begun) else None,
         "threshold": goal,
-        "stop": steps[99 + solved[0]] if len(solved) else None,
-        "normalised": normalised(flags["env_id"], means[-1]),
-        "seconds": episodes[-1, 3],
-        "steps_per_second": steps[-1] / episodes[-1, 3] if episodes[-1, 3] else None,
-        **history[-1],
+        "stop": stop,
+        "normalised": normalised(flags.env_id, means[-1]),
+        "seconds": seconds[-1],
+        "steps_per_second": steps[-1] / seconds[-1] if seconds[-1] else None,
     }
-    ignored = (
-        {"head_std"} if flags.get("etf_head") else {"etf_scale", "head_frame", "head_trainable"}
-    )
-    flags = {key: value for key, value in flags.items() if key not in ignored}
-    if flags.get("exp_name") == script:  # by default; it says nothing more
-        flags["exp_name"] = ""
-    measured = [entry["global_step"] for entry in history]
-    points = [
-        {"step": f"{step:.0f}", "value": f"{value:.6g}"}
-        | cells(history[bisect_right(measured, step) - 1], COLLAPSE)
-        for step, value in zip(grid, curve)
-    ]
-    keys = {"script": script, "head": head_name(flags), "seed": int(flags["seed"])}
-    return {**flags, **keys, **cells(row, (*MEASURES, *COLLAPSE))}, points, lines
 
 
-def cells(row: dict, columns: tuple[str, ...]) -> dict[str, str]:
-    """These numbers of a row as text, "" for missing ones."""
-    return {key: "" if row.get(key) is None else f"{row[key]:.6g}" for key in columns}
+def measure(run: Path) -> Measured:
+    """The numbers of one run. Raises Unfinished if it has not come to its end, and OSError or
+    Damaged if one of its files is missing or damaged."""
+    flags = read_flags(run)
+    checkpoint = read_last_checkpoint(run, flags)
+    check_end(run, flags, checkpoint)
+    lines, episodes = read_episodes(run, checkpoint)
+    script = checkpoint.script or ""
+
+    points = np.linspace(flags.total_timesteps / POINTS, flags.total_timesteps, POINTS)
+    values = value_at(points, episodes[:, 0], trailing_means(episodes[:, 1]))
+    measured_at, history = collapse_history(checkpoint)
+    collapse = value_at(points, measured_at, history)
+
+    measures = measures_of(flags, episodes, values)
+    measures["greedy"] = greedy_return(run, checkpoint)
+    measures |= dict(zip(COLLAPSE, value_at(np.inf, measured_at, history)))
+    row = flag_columns(flags, script)
+    row |= {"script": script, "head": head_name(flags)}
+    row |= {name: text(measures.get(name)) for name in (*MEASURES, *COLLAPSE)}
+    return Measured(row, np.column_stack([points, values, collapse]), lines)
+
+
+def identify(run: Path) -> tuple[str, str, str]:
+    """Script, environment and head of a run that cannot be measured, each "" where its files do not
+    tell."""
+    script, env_id, head = "", "", ""
+    with contextlib.suppress(OSError, Damaged, Unfinished):
+        flags = read_flags(run)
+        env_id = flags.env_id
+        head = head_name(flags)
+        script = read_last_checkpoint(run, flags).script or ""
+    return script, env_id, head
