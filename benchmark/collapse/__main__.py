@@ -29,8 +29,10 @@ head's rows and the mean activations at the end), projection.png and projection.
 the space that the head's rows span, turned so that the rows are nearest a fixed simplex).
 """
 
+import contextlib
 import csv
 import hashlib
+import io
 import itertools
 import json
 import os
@@ -71,11 +73,13 @@ from benchmark.collapse.pictures import (
     draw_measures,
     draw_projection,
 )
-from benchmark.collate import fail, replacing
+from benchmark.collate import fail, replacing, say
 from benchmark.files import Damaged
 from benchmark.readme.figure import HEADS
+from benchmark.runner.check import one_line
 from benchmark.runner.execute import prepare_child, stop
 
+FILES = ("measures.csv", "measures.png", "cosines.png", "projection.png", "projection.gif")
 OWN_FLAGS = {"--seed", "--etf-head", "--no-etf-head", "--runs-dir", "--resume"}
 
 
@@ -132,14 +136,21 @@ def check_flags(args: Args, flags: list[str]) -> None:
 
 
 def check_command(script: SimpleNamespace, command: list[str]) -> None:
-    """Do what the script does before it trains: it exits with code 2 if a flag cannot work."""
+    """Do what the script does before it trains. Exits with code 2 if it says that a flag cannot
+    work."""
     sys.argv = command[1:]
-    args, _ = script.read_command_line()
-    script.check_flags(args)
-    envs = script.make_envs(args.env_id, args.num_envs)
-    script.check_combinations(args, envs)
-    script.make_agent(envs, args)
-    envs.close()
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+            args, _ = script.read_command_line()
+            script.check_flags(args)
+            envs = script.make_envs(args.env_id, args.num_envs)
+            script.check_combinations(args, envs)
+            script.make_agent(envs, args)
+            envs.close()
+    except SystemExit:
+        say(f"error: {one_line(said.getvalue())}", sys.stderr)
+        sys.exit(2)
 
 
 # Training
@@ -309,24 +320,25 @@ def main(args: Args, flags: list[str]) -> None:
     torch.set_num_threads(1)
     folder = planned[0].folder.parent
     try:
-        with claimed("out", args.out), claimed("runs", folder):
-            print(f"{len(planned)} runs in {folder}", flush=True)
+        with claimed("out", args.out, FILES), claimed("runs", folder):
+            say(f"{len(planned)} runs in {folder}", sys.stdout)
             train_all(planned, args.workers)
             measured = measure_all(planned, script, args, flags)
             write_measures(measured.rows, args.out / "measures.csv")
             draw(measured, args.out)
     except KeyboardInterrupt:
-        print("stopped; the same command goes on", file=sys.stderr)
+        say("stopped; the same command goes on", sys.stderr)
         sys.exit(130)
     except subprocess.CalledProcessError as error:
         command = shlex.join(error.cmd)
-        print(f"{error.stderr}\nexit code {error.returncode}: {command}", file=sys.stderr)
+        say(f"{error.stderr}\nexit code {error.returncode}: {command}", sys.stderr)
         sys.exit(2 if error.returncode == 2 else 1)
     except Damaged as error:
         fail("runs", args.runs, f"{error}; remove its directory to train that run again")
     except OSError as error:
         sys.exit(f"error: {error}; the same command goes on")
-    print(f"labels: {LABELS[measured.rows[0]['labels']]}\n{table(measured.rows)}")
+    source = LABELS[measured.rows[0]["labels"]]
+    say(f"labels: {source}\n{table(measured.rows)}", sys.stdout)
 
 
 if __name__ == "__main__":

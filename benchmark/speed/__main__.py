@@ -55,7 +55,7 @@ from pydantic import BaseModel, PositiveFloat, PositiveInt
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from benchmark.algorithms import ALGORITHMS
-from benchmark.collate import fail, replacing
+from benchmark.collate import fail, replacing, say
 from benchmark.runner.execute import prepare_child, surroundings
 from benchmark.speed.part import Part, open_part
 
@@ -363,21 +363,21 @@ def main(args: Args) -> None:
             measure_rest(part, schedule(args, runs), cpu)
             write_table(part.rows, args.out)
     except KeyboardInterrupt:
-        print("stopped; the same command goes on", file=sys.stderr)
+        say("stopped; the same command goes on", sys.stderr)
         sys.exit(130)
     except (OSError, subprocess.CalledProcessError) as error:
         sys.exit(f"error: {error}; the same command goes on after what was measured")
-    print_table(part.rows)
+    say(f"\n{table(part.rows)}", sys.stdout)
 
 
 def measure_rest(part: Part[Row], turns: list[Turn], cpu: str) -> None:
     """Measure the turns that have no row yet."""
     if part.rows:
-        print(f"{len(part.rows)} of {len(turns)} turns are in {part.file.name}", flush=True)
+        say(f"{len(part.rows)} of {len(turns)} turns are in {part.file.name}", sys.stdout)
     for turn in turns[len(part.rows) :]:
         row = measure(turn, part.rows, cpu)
-        print(*row.model_dump(exclude_none=True).values(), sep="\t", flush=True)
         part.append(row)
+        say("\t".join(map(str, row.model_dump(exclude_none=True).values())), sys.stdout)
 
 
 def write_table(rows: list[Row], out: Path) -> None:
@@ -387,15 +387,16 @@ def write_table(rows: list[Row], out: Path) -> None:
         writer.writerows(row.model_dump() for row in rows)
 
 
-def print_table(rows: list[Row]) -> None:
-    """Medians over turns, a line per program."""
+def table(rows: list[Row]) -> str:
+    """Markdown: medians over turns, a line per program."""
     numbers = COLUMNS[4:-1]
     shown = [name for name in numbers if any(getattr(row, name) is not None for row in rows)]
-    print("\n| program | " + " | ".join(shown) + " |\n|---" + "|---" * len(shown) + "|")
+    lines = [f"| program | {' | '.join(shown)} |", "|---" * (len(shown) + 1) + "|"]
     for program in dict.fromkeys(row.program for row in rows):
         turns = [row for row in rows if row.program == program]
         cells = [cell([getattr(row, column) for row in turns]) for column in shown]
-        print(f"| {program} | " + " | ".join(cells) + " |")
+        lines.append(f"| {program} | {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
 def cell(values: list[float | None]) -> str:

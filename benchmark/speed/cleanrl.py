@@ -136,7 +136,7 @@ class Logs:
         name = f"{args.env_id}__{program}__linear__{args.seed}__{self.start:.3f}"
         self.path = Path(args.runs_dir, name)
         self.events = SummaryWriter(self.path)
-        flags = asdict(args) | {"etf_head": False}
+        flags = asdict(args) | {"etf_head": False, "script": program}
         (self.path / "args.json").write_text(json.dumps(flags))
         self.episodes: TextIO = open(self.path / "episodes.csv", "w", buffering=1)
         self.episodes.write("global_step,return,length,seconds\n")
