@@ -19,15 +19,15 @@ from benchmark.collapse.measures import (
     Look,
     label_states,
     load_checkpoints,
-    load_script,
     measure,
     restore,
     split,
 )
 from benchmark.collapse.pictures import best_view, project, simplex_coordinates
 from benchmark.files import Damaged
+from benchmark.runner.check import load
 
-PPO = load_script("ppo_acpg")
+PPO = load("ppo_acpg.py")
 
 
 def frame(num_actions: int, feature_dim: int, seed: int) -> torch.Tensor:
@@ -265,7 +265,7 @@ def refusal(capsys, args: Args, *flags: str) -> str:
 
 
 def test_a_damaged_run_is_named_by_the_command(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("sys.argv", [])
+    monkeypatch.setattr("sys.argv", ["benchmark.collapse"])
     args = Args(out=tmp_path / "out", seeds=1, runs=tmp_path / "runs")
     for run in plan(args, []):
         run.folder.mkdir(parents=True)
@@ -286,7 +286,7 @@ def test_a_damaged_run_is_named_by_the_command(tmp_path, capsys, monkeypatch):
     ],
 )
 def test_a_bad_out_is_named_before_any_run(tmp_path, capsys, monkeypatch, out, message):
-    monkeypatch.setattr("sys.argv", [])
+    monkeypatch.setattr("sys.argv", ["benchmark.collapse"])
     (tmp_path / "file").write_text("")
     (tmp_path / "folder" / "measures.csv").mkdir(parents=True)
     line = refusal(capsys, Args(out=tmp_path / out, runs=tmp_path / "runs"))
@@ -295,7 +295,7 @@ def test_a_bad_out_is_named_before_any_run(tmp_path, capsys, monkeypatch, out, m
 
 
 def test_two_at_once_do_not_mix(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("sys.argv", [])
+    monkeypatch.setattr("sys.argv", ["benchmark.collapse"])
     args = Args(out=tmp_path / "out", runs=tmp_path / "runs")
     for flag, folder in (("out", args.out), ("runs", plan(args, [])[0].folder.parent)):
         with claimed(flag, folder):
@@ -311,7 +311,7 @@ def run(tmp_path, *flags: object) -> subprocess.CompletedProcess:
 
 
 def test_the_command_measures_draws_and_trains_once(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("sys.argv", [])
+    monkeypatch.setattr("sys.argv", ["benchmark.collapse"])
     args = Args(out=tmp_path / "out", seeds=1, runs=tmp_path / "runs")
     main(args, ["--total-timesteps", "4000", "--feature-norm", "2"])
     printed, written = capsys.readouterr().out, (tmp_path / "out" / "measures.csv").read_text()
@@ -349,7 +349,7 @@ def test_the_command_measures_draws_and_trains_once(tmp_path, capsys, monkeypatc
 
 
 def test_two_actions_are_marked_trivial(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("sys.argv", [])
+    monkeypatch.setattr("sys.argv", ["benchmark.collapse"])
     main(
         Args(out=tmp_path / "out", env_id="CartPole-v1", seeds=1, runs=tmp_path / "runs"),
         ["--total-timesteps", "3000"],
@@ -363,7 +363,7 @@ def test_two_actions_are_marked_trivial(tmp_path, capsys, monkeypatch):
     [
         (("--env-id", "Nowhere-v0"), "error: --env-id Nowhere-v0"),
         (("--feature-norm", "-1"), "error: --feature-norm -1"),
-        (("--num-steps", "3"), "error: --num-minibatches 4"),
+        (("--num-minibatches", "7"), "error: --num-minibatches 7: must divide"),
         (("--feature-dim", "2"), "error: --feature-dim 2: a simplex ETF of 4 actions"),
         (("--no-such-flag", "1"), "--no-such-flag"),
         (("--seed", "3"), "error: --seed"),

@@ -161,23 +161,38 @@ def test_a_damaged_line_is_named(tmp_path, part, capsys, measured):
         line = refusal(capsys, Args(out=tmp_path / "x.csv", turns=2))
         assert "x.csv.part is damaged in line 3" in line
     part.write_bytes(b"\xff\x00\n" + whole.encode())
-    assert "is of another command" in refusal(capsys, Args(out=tmp_path / "x.csv", turns=2))
+    line = refusal(capsys, Args(out=tmp_path / "x.csv", turns=2))
+    assert "was measured with a command that cannot be read" in line
     assert not measured
 
 
-@pytest.mark.parametrize("flags", [{"turns": 3}, {"steps": 2048}, {"compare": ("a2c",)}])
-def test_other_flags_do_not_join(tmp_path, part, capsys, measured, flags):
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ({"turns": 3}, "with turns 2, not 3;"),
+        ({"steps": 2048}, "with steps 500000, not 2048;"),
+        ({"compare": ("a2c",)}, "with compare ['ppo', 'a2c', 'trpo'], not ['a2c'];"),
+    ],
+)
+def test_other_flags_do_not_join(tmp_path, part, capsys, measured, flags, message):
     line = refusal(capsys, Args(**{"out": tmp_path / "x.csv", "turns": 2, **flags}))
-    assert "is of another command" in line and not measured
+    assert f"{part} was measured {message}" in line and not measured
+
+
+def test_other_flags_may_follow_where_nothing_was_measured(tmp_path, part, measured):
+    first, _ = part.read_text().split("\n", 1)
+    part.write_text(first + "\n")
+    main(Args(out=tmp_path / "x.csv", turns=1))
+    assert measured == [*PROGRAMS] and not part.exists()
 
 
 def test_another_commit_or_processor_does_not_join(tmp_path, part, capsys, measured, monkeypatch):
     args = Args(out=tmp_path / "x.csv", turns=2)
     with monkeypatch.context() as patch:
         patch.setattr(speed, "surroundings", lambda: {"commit": "1234567"})
-        assert '"1234567"' in refusal(capsys, args)
+        assert ", not 1234567;" in refusal(capsys, args)
     monkeypatch.setattr(speed, "cpu_model", lambda: "another one")
-    assert "another one" in refusal(capsys, args)
+    assert "bfloat16, not another one;" in refusal(capsys, args)
     assert not measured
 
 

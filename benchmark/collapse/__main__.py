@@ -46,7 +46,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -60,7 +60,6 @@ from benchmark.collapse.measures import (
     Look,
     label_states,
     load_checkpoints,
-    load_script,
     measure,
     restore,
     why_missing,
@@ -76,7 +75,7 @@ from benchmark.collapse.pictures import (
 from benchmark.collate import fail, replacing, say
 from benchmark.files import Damaged
 from benchmark.readme.figure import HEADS
-from benchmark.runner.check import one_line
+from benchmark.runner.check import load, one_line
 from benchmark.runner.execute import prepare_child, stop
 
 FILES = ("measures.csv", "measures.png", "cosines.png", "projection.png", "projection.gif")
@@ -135,7 +134,7 @@ def check_flags(args: Args, flags: list[str]) -> None:
             fail(name[2:], "", "is for benchmark.collapse to set")
 
 
-def check_command(script: SimpleNamespace, command: list[str]) -> None:
+def check_command(script: ModuleType, command: list[str]) -> None:
     """Do what the script does before it trains. Exits with code 2 if it says that a flag cannot
     work."""
     sys.argv = command[1:]
@@ -229,7 +228,7 @@ def train_all(planned: list[Planned], workers: int) -> None:
 
 # Measuring
 def measure_all(
-    planned: list[Planned], script: SimpleNamespace, args: Args, flags: list[str]
+    planned: list[Planned], script: ModuleType, args: Args, flags: list[str]
 ) -> Measured:
     """Look at all checkpoints that were kept. Raises Damaged if one cannot be read."""
     rows = []
@@ -313,7 +312,7 @@ def median_cell(rows: list[dict], column: str) -> str:
 
 def main(args: Args, flags: list[str]) -> None:
     check_flags(args, flags)
-    script = load_script(args.script)
+    script = load(f"{args.script}.py")  # only a script can rebuild its agents
     planned = plan(args, flags)
     for run in planned[:2]:  # both heads
         check_command(script, run.command)

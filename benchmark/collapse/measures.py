@@ -1,8 +1,7 @@
 """What agents make of labelled states, and the measures of action collapse there."""
 
-import runpy
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType
 from typing import NamedTuple
 
 import gymnasium as gym
@@ -33,12 +32,6 @@ class Look(NamedTuple):
     weight: Tensor  # (K, d): the head's rows
 
 
-def load_script(name: str) -> SimpleNamespace:
-    """The definitions of a script. Only it can rebuild its agents, so it is run for them, without
-    training."""
-    return SimpleNamespace(**runpy.run_path(f"{name}.py"))
-
-
 def load_checkpoints(folder: Path) -> list[dict]:
     """The checkpoints that were kept of a run, in order, after an untrained agent (without "agent",
     at step 0). Raises Damaged."""
@@ -63,7 +56,7 @@ def load_checkpoints(folder: Path) -> list[dict]:
     return [untrained | {"global_step": 0}, *trained]
 
 
-def restore(script: SimpleNamespace, checkpoint: dict, shape: tuple[int, ...]) -> nn.Module:
+def restore(script: ModuleType, checkpoint: dict, shape: tuple[int, ...]) -> nn.Module:
     """A saved agent for observations of `shape`; the untrained one, as the script draws it, if its
     checkpoint holds none."""
     args = script.Args(**checkpoint["args"])
@@ -74,7 +67,7 @@ def restore(script: SimpleNamespace, checkpoint: dict, shape: tuple[int, ...]) -
     return agent
 
 
-def label_states(script: SimpleNamespace, checkpoint: dict) -> States:
+def label_states(script: ModuleType, checkpoint: dict) -> States:
     """The states to look at, with their optimal actions, or else with the greedy actions of the
     trained agent, whose checkpoint this is."""
     try:
@@ -99,7 +92,7 @@ def label_optimally(walk: gym.Env, num_actions: int) -> States:
     )
 
 
-def label_greedily(script: SimpleNamespace, checkpoint: dict) -> States:
+def label_greedily(script: ModuleType, checkpoint: dict) -> States:
     """NUM_STATES states that the checkpoint's agent meets."""
     args = checkpoint["args"]
     num_actions = checkpoint["num_actions"]
@@ -138,9 +131,7 @@ def split(features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return centre, means - centre, features.double() - means[index]
 
 
-def measure(
-    script: SimpleNamespace, agent: nn.Module, states: States
-) -> tuple[Look, dict[str, float]]:
+def measure(script: ModuleType, agent: nn.Module, states: States) -> tuple[Look, dict[str, float]]:
     """What an agent makes of the states, and the measures of measures.csv."""
     features, logits, *_ = agent(states.obs)
     weight = agent.head.weight

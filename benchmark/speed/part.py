@@ -48,21 +48,22 @@ def open_part(out: Path, path: Path, command: dict, model: type[Row]) -> Iterato
 
 
 def read_rows(file: IO[str], out: Path, command: dict, model: type[Row]) -> list[Row]:
-    """The rows in the file, which is begun if it is new."""
+    """The rows in the file, which is begun if there are none."""
     key = json.dumps(command)
     file.seek(0)
     lines = file.read().splitlines(keepends=True)
     if lines and not lines[-1].endswith("\n"):  # cut off while it was written
         lines.pop()
         file.truncate(len("".join(lines).encode()))
-    if not lines:
+    if len(lines) < 2:
+        file.truncate(0)
         file.write(key + "\n")
         file.flush()
         return []
     again = "remove it to measure anew"
-    if lines[0].strip() != key:
-        theirs = lines[0].strip()
-        fail("out", out, f"{file.name} is of another command, {theirs}, not {key}; {again}")
+    different = differences(lines[0], json.loads(key))
+    if different:
+        fail("out", out, f"{file.name} was measured with {different}; {again}")
     rows = []
     for number, line in enumerate(lines[1:], start=2):
         try:
@@ -71,3 +72,13 @@ def read_rows(file: IO[str], out: Path, command: dict, model: type[Row]) -> list
             reason = error.errors()[0]["msg"]
             fail("out", out, f"{file.name} is damaged in line {number} ({reason}); {again}")
     return rows
+
+
+def differences(line: str, command: dict) -> str:
+    """In what the command that a line tells differs from this one; empty if in nothing."""
+    try:
+        theirs = dict(json.loads(line))
+    except (ValueError, TypeError):
+        return "a command that cannot be read"
+    names = [name for name, value in command.items() if theirs.get(name) != value]
+    return ", ".join(f"{name} {theirs.get(name)}, not {command[name]}" for name in names)
