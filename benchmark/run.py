@@ -219,7 +219,10 @@ def run_all(args: Args, console: Console) -> list[Planned]:
         at_a_time = args.workers
         if args.cluster == "local":
             at_a_time = min(at_a_time, progress.cores())
-        console.print(Text(progress.summary(out, runs, left, steps, at_a_time)), soft_wrap=True)
+        forecast = progress.Forecast(out, steps, at_a_time)
+        waiting = set(left)
+        forecast.note(run for run in runs if run not in waiting)
+        console.print(Text(progress.summary(out, runs, left, forecast)), soft_wrap=True)
         if args.dry_run:
             for run in left:
                 print(shlex.join(next_command(out, run, run in again)))
@@ -229,11 +232,15 @@ def run_all(args: Args, console: Console) -> list[Planned]:
                 raise Refused(f"--rerun: {run.name} is still being executed; stop that first")
         execution = execute.Execution(out, hashes, args.run_timeout)
         with closing(begin(execution, runs, left, args)) as states:
-            failed = progress.follow(out, left, states, console)
+            failed = progress.follow(left, states, forecast, console)
     if failed:
-        names = " ".join(run.name for run in failed)
-        console.print(Text(f"{len(failed)} of {len(runs)} runs failed: {names}"), soft_wrap=True)
-    report(out)
+        names = [run.name for run in failed]
+        if len(names) > 10:
+            names[10:] = ["..."]
+        text = f"{len(failed)} of {len(runs)} runs failed: {' '.join(names)}"
+        console.print(Text(text), soft_wrap=True)
+    if len(failed) < len(runs):
+        report(out)
     return failed
 
 

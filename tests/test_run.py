@@ -483,7 +483,7 @@ def test_an_edited_plan_is_refused(stand_ins, capsys):
     for old, new, expected in (
         ('"seed": 1', '"seed": 2', "--out out: its plan.json has another run named"),
         ('"1000"', '"2000"', "--out out: holds another experiment"),
-        (ppo(1), ppo(1, "etf"), "--out out: its plan.json has"),
+        (ppo(1), ppo(1, "etf"), "--out out: out/plan.json: two runs are named"),
     ):
         (OUT / "plan.json").write_text(text.replace(old, new))
         assert expected in refused(capsys, num_seeds=1)[0]
@@ -587,14 +587,13 @@ def test_a_run_that_ends_otherwise_than_it_should_has_failed(stand_ins, capfd, h
 def test_a_damaged_checkpoint_is_no_success(stand_ins):
     assert run_all(heads=("linear",), num_seeds=1) == 0
     folder = run_dir(ppo(1))
-    (folder / "args.json").write_text("{}")
-    assert execute.shortfall(folder) == (
-        "args.json or checkpoint.pt is damaged (KeyError: 'total_timesteps')"
-    )
-    (folder / "args.json").write_text('{"total_timesteps": 1000}')
     assert execute.shortfall(folder) == ""
+    args = (folder / "args.json").read_text()
+    (folder / "args.json").write_text("{}")
+    assert execute.shortfall(folder).startswith(f"{folder}/args.json: env_id: Field required")
+    (folder / "args.json").write_text(args)
     (folder / "checkpoint.pt").write_bytes(b"no checkpoint")
-    assert execute.shortfall(folder).startswith("args.json or checkpoint.pt is damaged (")
+    assert execute.shortfall(folder).startswith(f"{folder}/checkpoint.pt: ")
 
 
 def test_a_finished_run_without_its_checkpoint_is_executed_anew(stand_ins):
@@ -821,14 +820,16 @@ def test_a_device_of_more_workers_than_devices_is_shared_evenly(stand_ins, monke
 
 def test_the_status_is_the_last_line_of_the_log(stand_ins):
     (entry,) = plan.asked_for(arguments(heads=("etf",), num_seeds=1))
-    assert progress.status(OUT, entry) == (0.0, "starting")
+    assert progress.status(OUT, entry).value == "starting"
     (OUT / "runs" / entry.name).mkdir(parents=True)
     lines = [
         f"step {step}/1000: return {step / 10} (last 9 episodes), 77 steps/s"
         for step in range(0, 751, 5)
     ]
     (OUT / "runs" / entry.name / "log.txt").write_text("\n".join([*lines, "a warning"]))
-    assert progress.status(OUT, entry) == (0.75, "return 75.0")
+    now = progress.status(OUT, entry)
+    assert now == (750, 1000, "return 75.0", 77)
+    assert now.left == 250 / 77
 
 
 def test_eighty_columns_show_arm_seed_bar_return_and_time_left():
@@ -837,26 +838,27 @@ def test_eighty_columns_show_arm_seed_bar_return_and_time_left():
     entry = Planned(
         name="x",
         group="reinforce_acpg",
-        arm="orthogonal-trainable",
+        arm="orthogonal-trainable:0.5",
         script="reinforce_acpg.py",
         env_id="benchmark.envs:MinAtar/SpaceInvaders-v1",
         seed=123,
         flags=(),
     )
     display = progress.Display(console, 100)
-    display.show({entry: (0.25, "return -1234.5")}, 30.25, "30 of 100, 12 failed")
-    text = console.render_lines(display.get_renderable(), console.options)
-    lines = ["".join(segment.text for segment in line) for line in text]
+    now = progress.Status(1000, 4000, "return -1234.5", 10)
+    display.show({entry: now}, 30, "30 of 100, 12 failed", 86_400)
+    rendered = console.render_lines(display.get_renderable(), console.options)
+    lines = ["".join(segment.text for segment in line) for line in rendered]
     all_runs, line = lines
     assert {len(line) for line in lines} == {80}
-    assert "30 of 100, 12 failed" in all_runs and "-:--" in all_runs
-    for part in ("orthogonal-trainable", "seed 123", "━━━", "return -1234.5", "-:--", "reinf"):
+    assert "30 of 100, 12 failed" in all_runs and "24.0 h" in all_runs
+    for part in ("orthogonal-trainable:0.5", "seed 123", "━━", "return -1234.5", "5.0 min", "rei"):
         assert part in line
 
 
 def test_the_time_is_estimated_by_cores_images_and_finished_runs():
     left = 10 * [("ppo_acpg.py CartPole-v1", 100_000)]
-    one = 4 + 100_000 / 5000
+    one = 4 + 100_000 / 8000
     assert progress.estimate([], left, 2) == pytest.approx(5 * one)
     assert progress.estimate([], left, 100) == pytest.approx(one)
     images = [("ppo_acpg.py benchmark.envs:MinAtar/Breakout-v1", 100_000)]
@@ -866,6 +868,15 @@ def test_the_time_is_estimated_by_cores_images_and_finished_runs():
     finished = [("ppo_acpg.py CartPole-v1", 100_000, 30.0), ("ppo_acpg.py Acrobot-v1", 10, 1e9)]
     assert progress.estimate(finished, left, 5) == pytest.approx(60)
     assert progress.in_words(90) == "1.5 min" and progress.in_words(7200) == "2.0 h"
+
+
+def test_the_time_left_goes_by_what_is_running(stand_ins):
+    one, two, three = plan.asked_for(arguments(heads=("linear",)))
+    forecast = progress.Forecast(OUT, dict.fromkeys((one, two, three), 1000), 2)
+    running = {one: progress.Status(500, 1000, "return 1.0", 10), two: progress.Status()}
+    # 10 steps/s, and 500 + 1000 + 1000 steps for two at a time
+    assert forecast.seconds([three], running) == pytest.approx(125)
+    assert forecast.seconds([], {}) == 0
 
 
 def test_the_real_script_killed_and_continued(tmp_path):

@@ -1,4 +1,5 @@
-"""benchmark/run.py --cluster slurm against a real Slurm of one node, which this file starts (slurm-wlm and munge, as root)."""
+"""benchmark/run.py --cluster slurm against a real Slurm of one node, which this file starts
+(slurm-wlm and munge, as root)."""
 
 import json
 import platform
@@ -10,8 +11,19 @@ from pathlib import Path
 import pytest
 
 from benchmark import run
-from benchmark.runner import slurm
-from tests.test_run import OUT, ROOT, episodes, records, run_all, use_stand_ins, wait_until
+from benchmark.runner import execute, plan, slurm
+from tests.test_run import (
+    ALL_STEPS,
+    OUT,
+    ROOT,
+    arguments,
+    contents,
+    records,
+    run_all,
+    steps,
+    use_stand_ins,
+    wait_until,
+)
 
 NODE = platform.node().split(".")[0]
 CONFIGURATION = """
@@ -31,6 +43,7 @@ JobAcctGatherType=jobacct_gather/none
 SelectType=select/cons_tres
 SelectTypeParameters=CR_Core
 MpiDefault=none
+MaxArraySize=4
 KillWait=1
 ReturnToService=2
 NodeName={node} NodeAddr=127.0.0.1 CPUs=2
@@ -84,7 +97,8 @@ def cluster(tmp_path_factory):
 
 @pytest.fixture
 def patient(cluster, monkeypatch, tmp_path):
-    """Stand-ins in the working directory, which take 0.1 s for ten steps, and a runner that looks at the queue often."""
+    """Stand-ins in the working directory, which take 0.1 s for ten steps, and a runner that looks at
+    the queue often."""
     use_stand_ins(monkeypatch, tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.setattr(slurm, "POLL", 0.2)
@@ -93,11 +107,11 @@ def patient(cluster, monkeypatch, tmp_path):
 
 def begin(**flags: object):
     """The runs of this plan, and the states of their submitted jobs."""
-    args = run.Args(
-        **{"out": OUT, "heads": ("linear",), "total_timesteps": 1000, "cluster": "slurm"} | flags
-    )
-    runs = run.planned(args)
-    return runs, slurm.work(OUT, runs, args)
+    args = arguments(**{"heads": ("linear",), "cluster": "slurm"} | flags)
+    runs = plan.asked_for(args)
+    OUT.mkdir(exist_ok=True)
+    execution = execute.Execution(OUT, {"ppo_acpg.py": execute.hash_of("ppo_acpg.py")})
+    return runs, run.begin(execution, runs, runs, args)
 
 
 def submitted() -> dict[str, str]:
@@ -113,17 +127,15 @@ def assert_all_finished() -> None:
     """Every run is finished and holds each step once."""
     for name, record in records().items():
         assert record["outcome"] == "finished"
-        assert [int(step) for step, *_ in episodes(name)] == [*range(10, 1001, 10)]
+        assert steps(name) == ALL_STEPS
 
 
 def test_an_array_of_two_runs_finishes(patient, capsys):
     Path("pause").unlink()
     assert run_all(cluster="slurm", num_seeds=1, partition="main", time=7) == 0
     assert "2 of 2 done, 0 running, 0 failed" in capsys.readouterr().err
-    assert len(records()) == 2 and {job.partition("_")[2] for job in submitted().values()} == {
-        "0",
-        "1",
-    }
+    assert len(records()) == 2
+    assert {job.partition("_")[2] for job in submitted().values()} == {"0", "1"}
     (script,) = OUT.glob("slurm/*_submission.sh")
     for line in ("--array=0-1%2", "--partition=main", "--requeue", "--time=7", "--cpus-per-task=1"):
         assert f"#SBATCH {line}\n" in script.read_text()
@@ -181,8 +193,44 @@ def test_jobs_wait_for_a_drained_node(patient):
     assert_all_finished()
 
 
-def test_what_slurm_refuses_is_one_line(patient, capsys):
+def test_more_runs_than_an_array_takes_are_several_one_after_the_other(patient):
+    Path("pause").unlink()
+    assert slurm.max_array_size() == 4
+    assert run_all(cluster="slurm", heads=("linear",), num_seeds=6) == 0
+    jobs = list(submitted().values())
+    assert [job.partition("_")[2] for job in jobs] == ["0", "1", "2", "3", "0", "1"]
+    first, second = dict.fromkeys(job.partition("_")[0] for job in jobs)
+    script = (OUT / "slurm" / f"{second}_submission.sh").read_text()
+    assert f"#SBATCH --dependency=afterany:{first}\n" in script and "--array=0-1%2" in script
+    assert len(records()) == 6
+    assert_all_finished()
+
+
+def test_what_slurm_refuses_is_one_line_and_leaves_nothing(patient, capsys):
+    before = contents(Path())
     assert run_all(cluster="slurm", num_seeds=1, partition="nowhere") == 2
     line = capsys.readouterr().err.splitlines()[-1]
     assert line.startswith("error: --cluster slurm: ") and "invalid partition" in line
-    assert (OUT / "plan.json").exists() and not records()
+    assert line.endswith("(2 of 2 runs have no job)")
+    assert contents(Path()) == before and not (OUT / "slurm").exists()
+
+
+def test_a_submission_that_is_refused_halfway_keeps_what_was_accepted(patient, capsys, monkeypatch):
+    whole = slurm.submit_array
+
+    def submit_array(execution, runs, args, after):
+        args.partition = "nowhere" if after else None
+        return whole(execution, runs, args, after)
+
+    Path("pause").unlink()
+    with monkeypatch.context() as refusing:
+        refusing.setattr(slurm, "submit_array", submit_array)
+        assert run_all(cluster="slurm", heads=("linear",), num_seeds=6) == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert "invalid partition" in line and line.endswith("(2 of 6 runs have no job)")
+    planned = json.loads((OUT / "plan.json").read_text())["runs"]
+    assert [entry["name"] for entry in planned] == list(submitted())
+    assert len(planned) == 4 and len(list(OUT.glob("slurm/*.pkl"))) >= 4
+    assert run_all(cluster="slurm", heads=("linear",), num_seeds=6) == 0
+    assert len(records()) == 6
+    assert_all_finished()

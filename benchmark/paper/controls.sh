@@ -6,13 +6,11 @@
 set -euo pipefail
 . benchmark/paper/publish.sh
 heads="linear etf random orthogonal etf-trainable random-trainable orthogonal-trainable"
-run="${PYTHON:-python} -m benchmark.run --scripts ppo_acpg --heads $heads"
+controls() { run --scripts ppo_acpg --heads $heads "$@"; }
 if [ "${1-}" = --small ]; then
   shift
   tasks="CartPole-v1 benchmark.envs:envpool/Acrobot-v1"
-  code=0 # 1 if a run failed
-  $run --env-ids $tasks --num-seeds 10 --start-seed 301 --total-timesteps 200000 --out runs/controls_small "$@" ||
-    { code=$? && [ $code = 1 ] || exit $code; }
+  controls --env-ids $tasks --num-seeds 10 --start-seed 301 --total-timesteps 200000 --out runs/controls_small "$@"
   publish runs/controls_small benchmark/results/controls_small "$@"
   exit $code
 fi
@@ -21,4 +19,5 @@ for game in Asterix Breakout Freeway Seaquest SpaceInvaders; do
   tasks="$tasks benchmark.envs:MinAtar/$game-v1"
 done
 layout="all --image-layout channels_first" # which Seaquest's shape, three times 10, does not tell
-exec $run --env-ids $tasks --num-seeds 20 --total-timesteps 5000000 --flags "$layout" --out runs/controls "$@"
+controls --env-ids $tasks --num-seeds 20 --total-timesteps 5000000 --flags "$layout" --out runs/controls "$@"
+exit $code

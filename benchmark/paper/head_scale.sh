@@ -1,17 +1,19 @@
 #!/usr/bin/env bash
-# Which norm of its rows should each head start from? Three tasks, four seeds, 300k steps: 104 runs, about 40 minutes on
-# two cores. The hyper-parameters are ones with which the tasks are learned at all in 300k steps, the same for both heads.
+# Which norm of its rows should each head start from? Three tasks, four seeds, 300k steps: 104 runs, about 40 minutes on two
+# cores, 8 of which compare the last activation of the learned head on Asterix. The hyper-parameters are ones with which the
+# tasks are learned at all in 300k steps, the same for both heads. What follows goes to benchmark.run.
 set -euo pipefail
-. benchmark/paper/queue.sh
-lander="--env-id LunarLander-v3 --num-envs 16 --num-minibatches 32 --gamma 0.999 --gae-lambda 0.98 --learning-rate 5e-4"
-asterix="--env-id benchmark.envs:MinAtar/Asterix-v1 --num-envs 16 --num-minibatches 8 --learning-rate 1e-3"
-taxi="--env-id Taxi-v4 --num-envs 16 --num-minibatches 8 --learning-rate 2.5e-3 --ent-coef 0.05"
-for seed in 101 102 103 104; do
-  common="--seed $seed --total-timesteps 300000"
-  for task in lander asterix taxi; do
-    for scale in 1 2 4 8; do echo "runs/head_scale/$task-etf-$scale-$seed ppo_acpg.py ${!task} $common --etf-head --etf-scale $scale"; done
-    for std in 0.01 0.1 1 2; do echo "runs/head_scale/$task-std-$std-$seed ppo_acpg.py ${!task} $common --head-std $std"; done
-  done
-  for last in relu linear; do echo "runs/head_scale/asterix-$last-$seed ppo_acpg.py $asterix $common --feature-activation $last"; done
-done | queue
-${PYTHON:-python} -m benchmark.collate --runs runs/head_scale --out benchmark/results/head_scale
+. benchmark/paper/publish.sh
+asterix=benchmark.envs:MinAtar/Asterix-v1
+flags=(
+  "all@LunarLander-v3 --num-envs 16 --num-minibatches 32 --gamma 0.999 --gae-lambda 0.98 --learning-rate 5e-4"
+  "all@Taxi-v4 --num-envs 16 --num-minibatches 8 --learning-rate 2.5e-3 --ent-coef 0.05"
+)
+on_asterix="all@$asterix --num-envs 16 --num-minibatches 8 --learning-rate 1e-3"
+seeds="--num-seeds 4 --start-seed 101 --total-timesteps 300000"
+run --env-ids LunarLander-v3 $asterix Taxi-v4 --heads linear linear:0.1 linear:1 linear:2 etf:1 etf:2 etf:4 etf:8 \
+  --flags "${flags[@]}" "$on_asterix" $seeds --out runs/head_scale/norms "$@"
+run --env-ids $asterix --arms "relu=ppo_acpg.py --feature-activation relu" "linear=ppo_acpg.py --feature-activation linear" \
+  --flags "$on_asterix" $seeds --out runs/head_scale/activations "$@"
+collate runs/head_scale benchmark/results/head_scale "$@"
+exit $code

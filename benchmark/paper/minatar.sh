@@ -1,14 +1,15 @@
 #!/usr/bin/env bash
-# PPO with both heads on MinAtar, 500k steps, 3 seeds, beside a random policy: 35 runs, about 45 minutes on two cores.
+# PPO with both heads on MinAtar, 500k steps, 3 seeds, beside a random policy: 35 runs, about 45 minutes on two cores. What follows
+# goes to benchmark.run.
 set -euo pipefail
-. benchmark/paper/queue.sh
+. benchmark/paper/publish.sh
+tasks=""
 for game in Breakout SpaceInvaders Asterix Freeway Seaquest; do
-  minatar="ppo_acpg.py --env-id benchmark.envs:MinAtar/$game-v1 --image-layout channels_first"
-  echo "runs/minatar/$game-random $minatar --epsilon 1 --total-timesteps 50000"
-  for seed in 1 2 3; do
-    for head in no-etf-head etf-head; do
-      echo "runs/minatar/$game-$head-$seed $minatar --$head --seed $seed"
-    done
-  done
-done | queue
-${PYTHON:-python} -m benchmark.collate --runs runs/minatar --out benchmark/results/minatar
+  tasks="$tasks benchmark.envs:MinAtar/$game-v1"
+done
+layout="all --image-layout channels_first" # which Seaquest's shape, three times 10, does not tell
+minatar() { run --env-ids $tasks --flags "$layout" --out runs/minatar "$@"; }
+minatar --arms "linear=ppo_acpg.py" "etf=ppo_acpg.py --etf-head" --num-seeds 3 --total-timesteps 500000 "$@"
+minatar --arms "random=ppo_acpg.py --epsilon 1" --num-seeds 1 --total-timesteps 50000 "$@"
+collate runs/minatar benchmark/results/minatar "$@"
+exit $code

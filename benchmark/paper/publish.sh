@@ -1,17 +1,31 @@
-# Sourced by its neighbours: publish RUNS RESULTS ARGUMENTS... collates and reports on what lies in RUNS, unless the arguments,
-# which are benchmark.run's, hold --dry-run. The report becomes the folder's README.md. What is large is compressed, and what
-# can be made again is left out: the report in HTML, which holds all pictures once more, and the single episodes.
+# Sourced by its neighbours, which end with `exit $code`: 1 if a run failed, the others go on.
 #
-# tables RUNS RESULTS ARGUMENTS... keeps only what tells of whole runs.
-publish() {
-  case " $* " in *" --dry-run "*) return ;; esac
+# run ARGUMENTS... is benchmark.run; what follows `RUNS RESULTS` below are its arguments too, as nothing is to be made of the
+# runs if they hold --dry-run.
+#
+# collate RUNS RESULTS ARGUMENTS... makes the tables of what lies in RUNS; tables keeps only those of whole runs.
+# publish RUNS RESULTS ARGUMENTS... also reports. The report becomes the folder's README.md. What is large is compressed, and
+# what can be made again is left out: the report in HTML, which holds all pictures once more, and the single episodes.
+code=0
+run() { ${PYTHON:-python} -m benchmark.run "$@" || { code=$? && [ $code = 1 ] || exit $code; }; }
+is_dry() { case " $* " in *" --dry-run "*) ;; *) return 1 ;; esac }
+collate() {
+  is_dry "$@" && return
   ${PYTHON:-python} -m benchmark.collate --runs "$1" --out "$2" > /dev/null
+}
+tables() {
+  is_dry "$@" && return
+  collate "$@"
+  rm "$2/curves.csv" "$2/episodes.csv.gz"
+}
+publish() {
+  is_dry "$@" && return
+  collate "$@"
   ${PYTHON:-python} -m benchmark.report --results "$2" > /dev/null
   gzip --no-name --force "$2/curves.csv"
   mv "$2/report.md" "$2/README.md" && rm "$2/report.html" "$2/episodes.csv.gz"
 }
-tables() {
-  case " $* " in *" --dry-run "*) return ;; esac
-  ${PYTHON:-python} -m benchmark.collate --runs "$1" --out "$2"
-  rm "$2/curves.csv" "$2/episodes.csv.gz"
+figure() {
+  is_dry "$@" && return
+  ${PYTHON:-python} -m benchmark.readme.figure --curves "$1/curves.csv" --out "$1/curves.png"
 }

@@ -7,14 +7,12 @@
 # head that starts with rows of norm 2, each 160 runs more.
 set -euo pipefail
 . benchmark/paper/publish.sh
-code=0 # 1 if a run failed; the others go on
-run() { ${PYTHON:-python} -m benchmark.run "$@" || { code=$? && [ $code = 1 ] || exit $code; }; }
 if [ "${1-}" = --small ]; then
   shift
   scripts="reinforce_acpg a2c_acpg ppo_acpg trpo_acpg"
   small() {
     run --out runs/table_1_small --scripts $scripts --heads linear etf etf-trainable --num-seeds 10 --start-seed 201 "$@"
-    run --out runs/table_1_std_2 --scripts $scripts --heads linear --flags "all --head-std 2" --num-seeds 10 --start-seed 201 "$@"
+    run --out runs/table_1_std_2 --scripts $scripts --heads linear:2 --num-seeds 10 --start-seed 201 "$@"
   }
   small --env-ids CartPole-v1 benchmark.envs:envpool/Acrobot-v1 --total-timesteps 200000 "$@"
   small --env-ids FrozenLake-v1 --total-timesteps 100000 "$@"

@@ -6,7 +6,6 @@ import fcntl
 import functools
 import hashlib
 import itertools
-import json
 import os
 import platform
 import shlex
@@ -22,7 +21,8 @@ from typing import IO
 
 from pydantic import BaseModel
 
-from benchmark.files import Damaged, Planned, Record, read_model
+from benchmark import files
+from benchmark.files import Damaged, Flags, Planned, Record, read_checkpoint, read_model
 
 PACKAGES = ("torch", "gymnasium", "numpy", "envpool", "ale-py", "minatar")
 # It ended by itself, its flags are wrong, or it was stopped by hand.
@@ -46,7 +46,7 @@ def folder_of(out: Path, run: Planned) -> Path:
 def read_record(out: Path, run: Planned) -> Record | None:
     """The run's record, None if it was never started. Raises Damaged."""
     try:
-        return read_model(folder_of(out, run) / "record.json", Record)
+        return files.read_record(folder_of(out, run))
     except FileNotFoundError:
         return None
 
@@ -164,17 +164,12 @@ def shortfall(run_dir: Path | None) -> str:
     """What a run that ended with exit code 0 lacks of being finished; empty if it is."""
     if run_dir is None or not (run_dir / "checkpoint.pt").exists():
         return "ended with exit code 0 but without a checkpoint"
-    import torch  # here, as it takes a second
-
     try:
-        total = json.loads((run_dir / "args.json").read_text())["total_timesteps"]
-        path = run_dir / "checkpoint.pt"
-        state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        step = state["global_step"]
-        return "" if step >= total else f"stops at step {step} of {total}"
-    except Exception as error:  # a damaged file can raise anything
-        cause = str(error).split(". ")[0]  # without torch's advice to trust the file
-        return f"args.json or checkpoint.pt is damaged ({type(error).__name__}: {cause})"
+        total = read_model(run_dir / "args.json", Flags).total_timesteps
+        step = read_checkpoint(run_dir / "checkpoint.pt").global_step
+    except (Damaged, FileNotFoundError) as error:
+        return str(error)
+    return "" if step >= total else f"stops at step {step} of {total}"
 
 
 def prepare_child(parent: int, ignored: tuple[signal.Signals, ...]) -> None:

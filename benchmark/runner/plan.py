@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import quote
 
-from benchmark.files import Damaged, Plan, Planned, read_model
+from benchmark.files import Damaged, Plan, Planned, read_plan
 
 if TYPE_CHECKING:
     from benchmark.run import Args
@@ -341,7 +341,7 @@ def joined(out: Path, runs: list[Planned], baseline: str | None) -> Plan:
     """The runs that `out` holds already, and these. Raises Refused if it holds runs of the same arm
     and environment by another script or with other flags."""
     try:
-        there = read_model(out / "plan.json", Plan)
+        there = read_plan(out / "plan.json")
     except FileNotFoundError:
         there = Plan(baseline=baseline or runs[0].arm, runs=())
     except Damaged as error:
@@ -350,8 +350,7 @@ def joined(out: Path, runs: list[Planned], baseline: str | None) -> Plan:
     by_name = {}
     for run in there.runs:
         commands[run.group, run.arm, run.env_id] = f"{run.script} {shlex.join(run.flags)}"
-        if by_name.setdefault(run.name, run) != run:
-            raise Refused(f"--out {out}: its plan.json has two runs of the name {run.name}")
+        by_name[run.name] = run
     problems = []
     for run in runs:
         new = f"{run.script} {shlex.join(run.flags)}"

@@ -4,11 +4,12 @@ import os
 import re
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Column
 from rich.text import Text
 
@@ -17,7 +18,7 @@ from benchmark.runner.execute import folder_of, is_finished, log_tail, read_reco
 
 # Steps a second of a run on one core: of an MLP, and of a CNN by words in the names of scripts and
 # environments with images. Rules of thumb, for as long as no run of that kind is finished.
-MLP_SPEED = 5000
+MLP_SPEED = 8000
 IMAGE_SPEEDS = {"MinAtar/": 2500, "CarRacing": 300, "Atari/": 150, "ppo_atari": 150}
 STARTING = 4  # seconds that a run takes before its first step and for its greedy episodes
 PERIOD = 60.0  # seconds between two lines where there is no terminal
@@ -31,7 +32,7 @@ def kind_of(run: Planned) -> str:
 
 
 def estimate(
-    finished: list[tuple[str, int, float]], left: list[tuple[str, int]], at_a_time: int
+    finished: list[tuple[str, int, float]], left: list[tuple[str, float]], at_a_time: int
 ) -> float:
     """The seconds that the runs that are `left` take, given as (kind, steps), that many
     `at_a_time`; by the `finished` ones of the same kind, given as (kind, steps, seconds)."""
@@ -50,25 +51,72 @@ def estimate(
     return max(sum(each) / at_a_time, max(each))
 
 
-def summary(
-    out: Path, runs: list[Planned], left: list[Planned], steps: dict[Planned, int], at_a_time: int
-) -> str:
+class Status(NamedTuple):
+    """What a run's log says last."""
+
+    step: int = 0
+    steps: int = 1
+    value: str = "starting"
+    speed: int = 0  # steps a second, 0 if it does not say
+
+    @property
+    def left(self) -> float | None:
+        """Seconds."""
+        return (self.steps - self.step) / self.speed if self.speed else None
+
+
+def status(out: Path, run: Planned) -> Status:
+    """The last line of progress in the run's log."""
+    pattern = r"^step (\d+)/(\d+): (return \S+) .*, (\d+) steps/s$"
+    lines = re.findall(pattern, log_tail(out, run), re.MULTILINE)
+    if not lines:
+        return Status()
+    step, steps, value, speed = lines[-1]
+    return Status(min(int(step), int(steps)), int(steps), value, int(speed))
+
+
+class Forecast:
+    """The time that runs take, going by rules of thumb, finished runs, and those that are running."""
+
+    def __init__(self, out: Path, steps: dict[Planned, int], at_a_time: int):
+        """`steps` of all runs of the command."""
+        self.out = out
+        self.steps = steps
+        self.at_a_time = at_a_time
+        self.finished = []  # (kind, steps, seconds)
+
+    def note(self, runs: Iterable[Planned]) -> None:
+        """Go by these runs, which are finished, too."""
+        for run in runs:
+            seconds = read_record(self.out, run).seconds
+            self.finished.append((kind_of(run), self.steps[run], seconds))
+
+    def seconds(self, waiting: Iterable[Planned], running: dict[Planned, Status]) -> float:
+        """The seconds until all of these have ended."""
+        left = [(kind_of(run), self.steps[run]) for run in waiting]
+        samples = list(self.finished)
+        for run, now in running.items():
+            left.append((kind_of(run), self.steps[run] * (1 - now.step / now.steps)))
+            if now.speed and now.step:
+                samples.append((kind_of(run), now.step, now.step / now.speed))
+        return estimate(samples, left, self.at_a_time) if left else 0.0
+
+
+def summary(out: Path, runs: list[Planned], left: list[Planned], forecast: Forecast) -> str:
     """The plan in words, with a guess of the time that the runs `left` take."""
     done = len(runs) - len(left)
-    text = f"{len(runs)} runs in {out}, {done} of them finished, {at_a_time} at a time"
+    text = f"{len(runs)} runs in {out}, {done} of them finished, {forecast.at_a_time} at a time"
     if not left:
         return text
-    waiting = {run.name for run in left}
-    ended = [run for run in runs if run.name not in waiting]
-    finished = [(kind_of(run), steps[run], read_record(out, run).seconds) for run in ended]
-    seconds = estimate(finished, [(kind_of(run), steps[run]) for run in left], at_a_time)
-    known = {kind_of(run) for run in left} <= {kind_of(run) for run in ended}
+    known = {kind_of(run) for run in left} <= {kind for kind, _, _ in forecast.finished}
     basis = "going by the finished ones" if known else "by a rule of thumb"
-    return f"{text}; the others take about {in_words(seconds)} ({basis})"
+    return f"{text}; the others take about {in_words(forecast.seconds(left, {}))} ({basis})"
 
 
 def in_words(seconds: float) -> str:
-    """A duration: 1.5 min, 7.0 h, 12 days."""
+    """A duration: 45 s, 1.5 min, 7.0 h, 12 days."""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
     if seconds < 3600:
         return f"{seconds / 60:.1f} min"
     if seconds < 48 * 3600:
@@ -76,20 +124,13 @@ def in_words(seconds: float) -> str:
     return f"{seconds / 86400:.0f} days"
 
 
-def status(out: Path, run: Planned) -> tuple[float, str]:
-    """What the run's log says last: the part of its steps that is done, and its return."""
-    lines = re.findall(r"^step (\d+)/(\d+): return (\S+)", log_tail(out, run), re.MULTILINE)
-    if not lines:
-        return 0.0, "starting"
-    step, steps, value = lines[-1]
-    return min(int(step) / int(steps), 1.0), f"return {value}"
-
-
 def failure(out: Path, run: Planned) -> str:
     """How a run failed, and the end of its log."""
     try:
         record = read_record(out, run)
-        how = record.reason if record and record.outcome == "failed" else "it was cut off"
+        how = "it was never started"
+        if record is not None:
+            how = record.reason or "it was cut off"
     except Damaged as error:
         how = str(error)
     lines = log_tail(out, run).splitlines()[-10:]
@@ -112,66 +153,76 @@ class Display(Progress):
             return TextColumn(f"{{task.{field}}}", markup=False, table_column=column)
 
         super().__init__(
-            text("description", max_width=20),
+            text("description", max_width=24),
             text("fields[seed]"),
-            BarColumn(bar_width=12),
-            text("fields[status]", max_width=24),
-            TimeRemainingColumn(compact=True),
+            BarColumn(bar_width=10),
+            text("fields[status]", max_width=20),
+            text("fields[left]"),
             text("fields[where]", ratio=1),
             console=console,
             auto_refresh=False,
-            speed_estimate_period=3600,
             disable=not console.is_terminal,
             expand=True,
         )
         self.rows = {}
-        self.all_runs = self.add_task("all runs", total=total, seed="", status="", where="")
+        self.all_runs = self.add_task(
+            "all runs", total=total, seed="", status="", left="", where=""
+        )
 
-    def show(self, news: dict[Planned, tuple[float, str]], completed: float, counts: str) -> None:
+    def show(self, news: dict[Planned, Status], ended: int, counts: str, seconds: float) -> None:
         """Bring the lines up to date."""
         for run in [run for run in self.rows if run not in news]:
             self.remove_task(self.rows.pop(run))
-        for run, (part, text) in news.items():
+        completed = ended
+        for run, now in news.items():
             if run not in self.rows:
-                fields = {"seed": f"seed {run.seed}", "status": text, "where": where(run)}
-                self.rows[run] = self.add_task(run.arm, total=1, **fields)
-            self.update(self.rows[run], completed=part, status=text)
-        self.update(self.all_runs, completed=completed, status=counts)
+                fields = {"seed": f"seed {run.seed}", "where": where(run)}
+                self.rows[run] = self.add_task(run.arm, total=1, status="", left="", **fields)
+            part = now.step / now.steps
+            left = "" if now.left is None else in_words(now.left)
+            self.update(self.rows[run], completed=part, status=now.value, left=left)
+            completed += part
+        left = in_words(seconds)
+        self.update(self.all_runs, completed=completed, status=counts, left=left)
         self.refresh()
 
 
 def follow(
-    out: Path, runs: list[Planned], states: Iterator[State], console: Console
+    runs: list[Planned], states: Iterator[State], forecast: Forecast, console: Console
 ) -> list[Planned]:
     """Show how the runs get on, as a display that is updated, or line by line where there is no
     terminal. Returns those that did not finish."""
+    out = forecast.out
     period = 0.5 if console.is_terminal else PERIOD
     seen = 0
     failed = []
     next_look = 0.0
+    waiting = dict.fromkeys(runs)
     with Display(console, len(runs)) as display:
         for running, ended in states:
             if len(ended) == seen and time.monotonic() < next_look:
                 continue
             for run in ended[seen:]:
-                if not is_finished(out, run):
+                if is_finished(out, run):
+                    forecast.note([run])
+                else:
                     failed.append(run)
                     console.print(Text(failure(out, run)), soft_wrap=True)
+            for run in [*running, *ended[seen:]]:
+                waiting.pop(run, None)
             seen = len(ended)
             next_look = time.monotonic() + period
             news = {run: status(out, run) for run in running}
-            completed = seen + sum(part for part, _ in news.values())
+            seconds = forecast.seconds(waiting, news)
             done = seen - len(failed)
             if console.is_terminal:
                 bad = f", {len(failed)} failed" if failed else ""
-                display.show(news, completed, f"{done} of {len(runs)}{bad}")
+                display.show(news, seen, f"{done} of {len(runs)}{bad}", seconds)
                 continue
-            display.update(display.all_runs, completed=completed)
-            seconds = display.tasks[0].time_remaining
-            left = "" if seconds is None else f", {in_words(seconds)} left"
             counts = f"{done} of {len(runs)} done, {len(running)} running, {len(failed)} failed"
-            lines = [f"{run.name}: {text}" for run, (_, text) in news.items()]
-            console.print(Text("; ".join([counts + left, *lines])), soft_wrap=True)
+            lines = [f"{run.name}: {now.value}" for run, now in news.items()]
+            text = "; ".join([f"{counts}, {in_words(seconds)} left", *lines])
+            console.print(Text(text), soft_wrap=True)
     return failed
 
 
