@@ -9,6 +9,7 @@ from torch import nn
 import ppo_atari_acpg
 from benchmark.reporting.measures import measure
 from benchmark.speed import cleanrl, cleanrl_atari
+from benchmark.speed.__main__ import logged
 from tests.conftest import Run
 
 NUM_ACTIONS = 4
@@ -164,6 +165,7 @@ def test_a_run_can_be_read(tmp_path):
     assert len(lines) == len(run.episodes) > 0
     assert sum(episode["length"] for episode in run.episodes) <= 768
     assert row["script"] == "cleanrl-ppo-atari"
+    assert logged(path) == {"steps": 768}
     assert [step for step, _ in run.scalars["charts/SPS"]] == [384, 768]
     assert {*run.scalars} == {
         "charts/episodic_return",

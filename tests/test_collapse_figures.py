@@ -368,9 +368,10 @@ def test_two_actions_are_marked_trivial(tmp_path, capsys, monkeypatch):
         (("--no-such-flag", "1"), "--no-such-flag"),
         (("--seed", "3"), "error: --seed"),
         (("--no-etf-head",), "error: --no-etf-head"),
-        (("--seeds", "0"), "error: --seeds 0: must be at least 1"),
-        (("--workers", "0"), "error: --workers 0: must be at least 1"),
-        (("--checkpoint-every", "-1"), "error: --checkpoint-every -1: must be at least 1"),
+        (("--seeds", "0"), "error: --seeds 0: must lie in [1, 10000]"),
+        (("--seeds", "1000000000"), "error: --seeds 1000000000: must lie in [1, 10000]"),
+        (("--workers", "0"), "error: --workers 0: must lie in [1, 1024]"),
+        (("--checkpoint-every", "-1"), "error: --checkpoint-every -1: must lie in"),
     ],
 )
 def test_wrong_input_is_named_and_nothing_is_written(tmp_path, flags, message):

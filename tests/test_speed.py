@@ -53,11 +53,12 @@ def refusal(capsys, args: Args) -> str:
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ({"seconds": float("nan")}, "--seconds nan: must be a positive number"),
-        ({"seconds": float("inf")}, "--seconds inf: must be a positive number"),
-        ({"seconds": 0.0}, "--seconds 0.0: must be a positive number"),
-        ({"steps": 1023}, "--steps 1023: must be at least 1024"),
-        ({"turns": 0}, "--turns 0: must be at least 1"),
+        ({"seconds": float("nan")}, "--seconds nan: must lie in [0.01, 86400]"),
+        ({"seconds": float("inf")}, "--seconds inf: must lie in [0.01, 86400]"),
+        ({"seconds": 0.0}, "--seconds 0.0: must lie in [0.01, 86400]"),
+        ({"steps": 1023}, "--steps 1023: must lie in [1024, "),
+        ({"turns": 0}, "--turns 0: must lie in [1, 1000]"),
+        ({"turns": 10**9}, "--turns 1000000000: must lie in [1, 1000]"),
         ({"compare": ()}, "--compare : names nothing"),
         ({"compare": ("ppo", "ppo")}, "--compare ppo ppo: names one twice"),
     ],
@@ -218,6 +219,20 @@ def test_a_program_dies_with_the_command_however_that_dies(tmp_path):
         command.send_signal(signal.SIGKILL)
         assert file.read() == ""
     command.wait()
+
+
+@pytest.mark.parametrize(("threads", "seen"), [(1, 1), (None, 0)])
+def test_threads_are_set_or_left_to_the_program(tmp_path, monkeypatch, threads, seen):
+    """The program tells what it sees as if that were seconds of a stage."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    code = (
+        "import json, os; seen = int(os.environ.get('OMP_NUM_THREADS', 0)); "
+        f"json.dump({{'learning': seen}}, open({str(tmp_path / 'stages.json')!r}, 'w'))"
+    )
+    measured = speed.train([sys.executable, "-c", code], tmp_path, 2048, threads)
+    assert measured["learning"] == seen and measured["steps"] == 2048
+    assert 0 < measured["peak_mb"] < 1000 and measured["seconds"] > 0
+    assert not [*tmp_path.iterdir()]
 
 
 def test_a_failed_program_is_an_error():

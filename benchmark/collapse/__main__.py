@@ -79,6 +79,7 @@ from benchmark.runner.check import load, one_line
 from benchmark.runner.execute import prepare_child, stop
 
 FILES = ("measures.csv", "measures.png", "cosines.png", "projection.png", "projection.gif")
+MOST = {"seeds": 10_000, "checkpoint_every": 10**9, "workers": 1024}  # of these; the least is 1
 OWN_FLAGS = {"--seed", "--etf-head", "--no-etf-head", "--runs-dir", "--resume"}
 
 
@@ -125,9 +126,10 @@ def plan(args: Args, flags: list[str]) -> list[Planned]:
 
 def check_flags(args: Args, flags: list[str]) -> None:
     """Exit with code 2 if a flag's value cannot work, or is not for the command line to set."""
-    for flag in ("seeds", "checkpoint_every", "workers"):
-        if getattr(args, flag) < 1:
-            fail(flag.replace("_", "-"), getattr(args, flag), "must be at least 1")
+    for flag, most in MOST.items():
+        value = getattr(args, flag)
+        if not 1 <= value <= most:
+            fail(flag.replace("_", "-"), value, f"must lie in [1, {most}]")
     for flag in flags:
         name = flag.split("=")[0].replace("_", "-")
         if name in OWN_FLAGS:

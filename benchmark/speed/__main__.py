@@ -32,7 +32,6 @@ and collapse (the measurement of it); cpu, the processor's model as the system n
 
 import csv
 import json
-import math
 import os
 import platform
 import subprocess
@@ -80,6 +79,11 @@ ATARI = (  # flags of --compare atari
     "--backend ale",
     "--etf-head",
 )
+LIMITS = {  # the least and the largest value of a flag
+    "steps": (1024, 10**12),  # from a rollout of Atari on
+    "seconds": (0.01, 86_400),
+    "turns": (1, 1000),
+}
 Comparison = Literal["ppo", "a2c", "trpo", "stages", "num-envs", "atari", "environments"]
 
 
@@ -87,7 +91,7 @@ Comparison = Literal["ppo", "a2c", "trpo", "stages", "num-envs", "atari", "envir
 class Args:
     out: Path  # CSV to write
     compare: tuple[Comparison, ...] = ("ppo", "a2c", "trpo")
-    steps: int = 500_000  # environment steps of each training run, at least 1,024
+    steps: int = 500_000  # environment steps of each training run
     seconds: float = 10.0  # for which each environment is stepped
     turns: int = 3  # runs of each program
 
@@ -181,9 +185,11 @@ def scripts(script: str, flags: list[object]) -> dict[str, list[object]]:
 
 
 def train(command: list[object], runs: Path, steps: int, threads: int | None) -> dict[str, float]:
-    """Run a command to its end, on that many threads if given: steps, wall seconds, peak resident
-    memory, and seconds by stage where they are known. The command dies with this program."""
+    """Run a command to its end, on that many threads, or on as many as it takes by itself: steps,
+    wall seconds, peak resident memory, and seconds by stage where they are known. The command dies
+    with this program."""
     environment = dict(os.environ)
+    environment.pop("OMP_NUM_THREADS", None)
     if threads is not None:
         environment["OMP_NUM_THREADS"] = str(threads)
     linux = sys.platform == "linux"
@@ -314,12 +320,10 @@ def check_flags(args: Args) -> None:
         fail("compare", "", "names nothing to compare")
     if len({*args.compare}) < len(args.compare):
         fail("compare", " ".join(args.compare), "names one twice")
-    if args.steps < 1024:
-        fail("steps", args.steps, "must be at least 1024, a rollout of Atari")
-    if not (0 < args.seconds < math.inf):
-        fail("seconds", args.seconds, "must be a positive number")
-    if args.turns < 1:
-        fail("turns", args.turns, "must be at least 1")
+    for flag, (least, most) in LIMITS.items():
+        value = getattr(args, flag)
+        if not least <= value <= most:
+            fail(flag, value, f"must lie in [{least}, {most}]")
 
 
 def check_out(out: Path) -> None:
