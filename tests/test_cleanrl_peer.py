@@ -113,7 +113,7 @@ def test_advantages_by_hand():
     nn.init.zeros_(agent.critic[-1].weight)
     nn.init.constant_(agent.critic[-1].bias, 8)
     args = cleanrl.Args(num_envs=2, num_steps=2, gamma=0.5, gae_lambda=0.5)
-    rollout = cleanrl.empty_rollout(args, OBS_SIZE)
+    rollout = cleanrl.empty_rollout(args, (OBS_SIZE,))
     rollout.rewards.fill_(1)
     rollout.values.copy_(torch.tensor([[4, 4], [2, 2]]))
     rollout.dones[1, 1] = 1

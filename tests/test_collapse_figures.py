@@ -2,30 +2,32 @@
 
 import csv
 import math
+import os
+import shutil
+import signal
 import subprocess
 import sys
+from collections import deque
+from pathlib import Path
 
 import pytest
 import torch
 
-from benchmark.collapse.__main__ import (
-    Args,
+from benchmark.collapse.__main__ import Args, Planned, main, next_command, plan, table, train
+from benchmark.collapse.folder import claimed
+from benchmark.collapse.measures import (
     Look,
-    best_view,
     label_states,
     load_checkpoints,
-    load_script,
-    main,
     measure,
-    project,
     restore,
-    simplex_coordinates,
     split,
-    table,
-    train,
 )
+from benchmark.collapse.pictures import best_view, project, simplex_coordinates
+from benchmark.files import Damaged
+from benchmark.runner.check import load
 
-PPO = load_script("ppo_acpg")
+PPO = load("ppo_acpg.py")
 
 
 def frame(num_actions: int, feature_dim: int, seed: int) -> torch.Tensor:
@@ -167,38 +169,149 @@ def test_the_table_tells_trivial_from_undefined():
     assert frozen[2] == "undefined" and frozen[5] == "0.25 (of 1)"
 
 
-def test_a_run_that_was_cut_off_is_made_anew(tmp_path):
-    folder = tmp_path / "run"
-    (folder / "half-made").mkdir(parents=True)
-    (folder / "1.pt").write_text("half")
-    train(
-        [sys.executable, "ppo_acpg.py", "--total-timesteps", "600", "--checkpoint-every", "1"],
-        folder,
-    )
-    assert not (folder / "half-made").exists() and (folder / "done").exists()
-    assert load_checkpoints(folder)[0]["global_step"] == 0
+SHORT = ["--total-timesteps", "1500", "--checkpoint-every", "1"]
+
+
+def test_a_run_without_a_checkpoint_is_made_anew(tmp_path):
+    run = Planned([sys.executable, "ppo_acpg.py", "--env-id", "CartPole-v1", *SHORT], tmp_path)
+    (tmp_path / "half-made").mkdir()
+    deque(train(run), maxlen=0)
+    assert not (tmp_path / "half-made").exists() and (tmp_path / "done").exists()
+    assert load_checkpoints(tmp_path)[0]["global_step"] == 0
+
+
+def test_a_run_that_was_cut_off_goes_on_from_its_checkpoint(tmp_path):
+    run = Planned([sys.executable, "ppo_acpg.py", "--env-id", "CartPole-v1", *SHORT], tmp_path)
+    steps = train(run)
+    while not [*tmp_path.glob("*.pt")]:
+        next(steps)
+    steps.close()
+    before = [checkpoint["global_step"] for checkpoint in load_checkpoints(tmp_path)]
+    assert len(before) > 1 and not (tmp_path / "done").exists()
+    (made,) = (path for path in tmp_path.iterdir() if path.is_dir())
+    resumed = ["--resume", str(made / "checkpoint.pt"), "--env-id", "CartPole-v1"]
+    assert next_command(run) == [sys.executable, "ppo_acpg.py", *resumed]
+    deque(train(run), maxlen=0)
+    after = [checkpoint["global_step"] for checkpoint in load_checkpoints(tmp_path)]
+    assert {*before} < {*after} and after[-1] >= 1500
+    assert [path for path in tmp_path.iterdir() if path.is_dir()] == [made]
+    assert [*train(run)] == []  # done
+
+
+def test_a_run_that_fails_tells_why(tmp_path):
+    run = Planned([sys.executable, "ppo_acpg.py", "--gamma", "2"], tmp_path)
     with pytest.raises(subprocess.CalledProcessError, match="exit status 2") as error:
-        train([sys.executable, "ppo_acpg.py", "--gamma", "2"], tmp_path / "wrong")
-    assert "--gamma 2" in error.value.stderr and not (tmp_path / "wrong" / "done").exists()
+        deque(train(run), maxlen=0)
+    assert "--gamma 2" in error.value.stderr and not (tmp_path / "done").exists()
+
+
+def test_a_run_dies_with_the_command_however_that_dies(tmp_path):
+    """The script holds the one end of a pipe, which ends when the script does, and would say so if
+    it came to its own end."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    script = tmp_path / "script.py"
+    script.write_text(
+        f"import time\nwith open({str(pipe)!r}, 'w', 1) as file:\n"
+        "    print('on', file=file)\n    time.sleep(20)\n    print('survived', file=file)\n"
+    )
+    code = (
+        "import sys; from pathlib import Path; from benchmark.collapse.__main__ import *; "
+        f"train_all([Planned([sys.executable, {str(script)!r}], Path({str(tmp_path / 'run')!r}))], 1)"
+    )
+    command = subprocess.Popen([sys.executable, "-c", code])
+    with open(pipe) as file:
+        assert file.readline() == "on\n"
+        command.send_signal(signal.SIGKILL)
+        assert file.read() == ""
+    command.wait()
+
+
+def test_an_edit_of_the_script_makes_new_runs(tmp_path, monkeypatch):
+    shutil.copy("ppo_acpg.py", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    args = Args(out=Path("out"))
+    folders = [{run.folder for run in plan(args, [])} for _ in range(2)]
+    assert folders[0] == folders[1] and len(folders[0]) == 20
+    with open("ppo_acpg.py", "a") as file:
+        file.write("# edited\n")
+    edited = {run.folder for run in plan(args, [])}
+    other_flags = {run.folder for run in plan(args, ["--gamma", "0.9"])}
+    assert not folders[0] & edited and not edited & other_flags
+
+
+@pytest.mark.parametrize("damage", ["", "half", None])
+def test_a_damaged_checkpoint_is_named(tmp_path, damage):
+    path = tmp_path / "7.pt"
+    if damage is None:
+        torch.save({"global_step": 3}, path)
+    else:
+        path.write_text(damage)
+    with pytest.raises(Damaged, match=r"7\.pt is damaged"):
+        load_checkpoints(tmp_path)
+    path.unlink()
+    with pytest.raises(Damaged, match="holds no checkpoint"):
+        load_checkpoints(tmp_path)
+
+
+def refusal(capsys, args: Args, *flags: str) -> str:
+    """The line with which a command is refused."""
+    with pytest.raises(SystemExit) as stopped:
+        main(args, [*flags])
+    assert stopped.value.code == 2
+    line = capsys.readouterr().err
+    assert line.startswith("error: --") and line.count("\n") == 1
+    return line
+
+
+def test_a_damaged_run_is_named_by_the_command(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["benchmark.collapse"])
+    args = Args(out=tmp_path / "out", seeds=1, runs=tmp_path / "runs")
+    for run in plan(args, []):
+        run.folder.mkdir(parents=True)
+        (run.folder / "done").touch()
+        (run.folder / "1.pt").write_text("half")
+    line = refusal(capsys, args)
+    assert f"--runs {tmp_path / 'runs'}: " in line and "etf-head-1/1.pt is damaged" in line
+    assert [*tmp_path.glob("out/*")] == []
+
+
+@pytest.mark.parametrize(
+    ("out", "message"),
+    [
+        ("file", "File exists"),
+        ("file/below", "Not a directory"),
+        ("/proc/x", "No such file"),
+        ("folder", "measures.csv there is a directory"),
+    ],
+)
+def test_a_bad_out_is_named_before_any_run(tmp_path, capsys, monkeypatch, out, message):
+    monkeypatch.setattr("sys.argv", ["benchmark.collapse"])
+    (tmp_path / "file").write_text("")
+    (tmp_path / "folder" / "measures.csv").mkdir(parents=True)
+    line = refusal(capsys, Args(out=tmp_path / out, runs=tmp_path / "runs"))
+    assert line.startswith(f"error: --out {tmp_path / out}: ") and message in line
+    assert not (tmp_path / "runs").exists()
+
+
+def test_two_at_once_do_not_mix(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["benchmark.collapse"])
+    args = Args(out=tmp_path / "out", runs=tmp_path / "runs")
+    for flag, folder in (("out", args.out), ("runs", plan(args, [])[0].folder.parent)):
+        with claimed(flag, folder):
+            line = refusal(capsys, args)
+        assert line == f"error: --{flag} {folder}: another command is at work there\n"
+        assert not [*tmp_path.glob("*/lock"), *tmp_path.glob("*/*/lock")]
 
 
 def run(tmp_path, *flags: object) -> subprocess.CompletedProcess:
-    command = [
-        sys.executable,
-        "-m",
-        "benchmark.collapse",
-        "--out",
-        tmp_path / "out",
-        "--runs",
-        tmp_path / "runs",
-        "--seeds",
-        1,
-        *flags,
-    ]
+    program = [sys.executable, "-m", "benchmark.collapse", "--seeds", 1]
+    command = [*program, "--out", tmp_path / "out", "--runs", tmp_path / "runs", *flags]
     return subprocess.run([str(part) for part in command], capture_output=True, text=True)
 
 
-def test_the_command_measures_draws_and_trains_once(tmp_path, capsys):
+def test_the_command_measures_draws_and_trains_once(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["benchmark.collapse"])
     args = Args(out=tmp_path / "out", seeds=1, runs=tmp_path / "runs")
     main(args, ["--total-timesteps", "4000", "--feature-norm", "2"])
     printed, written = capsys.readouterr().out, (tmp_path / "out" / "measures.csv").read_text()
@@ -235,7 +348,8 @@ def test_the_command_measures_draws_and_trains_once(tmp_path, capsys):
     assert [path.stat().st_mtime_ns for path in tmp_path.glob("runs/*/*/done")] == finished
 
 
-def test_two_actions_are_marked_trivial(tmp_path, capsys):
+def test_two_actions_are_marked_trivial(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["benchmark.collapse"])
     main(
         Args(out=tmp_path / "out", env_id="CartPole-v1", seeds=1, runs=tmp_path / "runs"),
         ["--total-timesteps", "3000"],
@@ -249,13 +363,23 @@ def test_two_actions_are_marked_trivial(tmp_path, capsys):
     [
         (("--env-id", "Nowhere-v0"), "error: --env-id Nowhere-v0"),
         (("--feature-norm", "-1"), "error: --feature-norm -1"),
-        (("--script", "dqn"), "dqn"),
+        (("--num-minibatches", "7"), "error: --num-minibatches 7: must divide"),
+        (("--feature-dim", "2"), "error: --feature-dim 2: a simplex ETF of 4 actions"),
+        (("--no-such-flag", "1"), "--no-such-flag"),
         (("--seed", "3"), "error: --seed"),
         (("--no-etf-head",), "error: --no-etf-head"),
-        (("--seeds", "0"), "error: --seeds 0: must be at least 1"),
+        (("--seeds", "0"), "error: --seeds 0: must lie in [1, 10000]"),
+        (("--seeds", "1000000000"), "error: --seeds 1000000000: must lie in [1, 10000]"),
+        (("--workers", "0"), "error: --workers 0: must lie in [1, 1024]"),
+        (("--checkpoint-every", "-1"), "error: --checkpoint-every -1: must lie in"),
     ],
 )
 def test_wrong_input_is_named_and_nothing_is_written(tmp_path, flags, message):
     done = run(tmp_path, *flags)
-    assert done.returncode == 2 and message in done.stderr and "Traceback" not in done.stderr
-    assert not (tmp_path / "out").exists()
+    assert done.returncode == 2 and message in done.stderr and done.stderr.count("\n") == 1
+    assert not [*tmp_path.iterdir()]
+
+
+def test_an_unknown_script_is_named(tmp_path):
+    done = run(tmp_path, "--script", "dqn")
+    assert done.returncode == 2 and "dqn" in done.stderr and "Traceback" not in done.stderr

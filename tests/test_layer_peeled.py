@@ -71,3 +71,38 @@ def test_the_command_writes_its_tables_and_figure(tmp_path):
     assert all(
         (tmp_path / picture).stat().st_size > 10_000 for picture in ("angles.png", "frames.png")
     )
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ({"theorem_actions": (1,)}, "--theorem-actions 1: must lie in [2, 1000]"),
+        ({"theorem_actions": ()}, "--theorem-actions : names none"),
+        ({"theorem_actions": (2, 500), "theorem_ratios": (100,)}, "--theorem-ratios 100: are too"),
+        ({"theorem_ratios": (0,)}, "--theorem-ratios 0: must lie in"),
+        ({"angle_ratios": (10**9,)}, "--angle-ratios 1000000000: must lie in"),
+        ({"seeds": 0}, "--seeds 0: must lie in"),
+        ({"feature_dim": 0}, "--feature-dim 0: must lie in"),
+        ({"sqrt_e_h": math.nan}, "--sqrt-e-h nan: must lie in"),
+        ({"sqrt_e_w": -1.0}, "--sqrt-e-w -1.0: must lie in"),
+    ],
+)
+def test_wrong_flags_are_named_and_nothing_is_written(tmp_path, capsys, flags, message):
+    with pytest.raises(SystemExit) as stopped:
+        main(Args(out=tmp_path / "out", **flags))
+    line = capsys.readouterr().err
+    assert stopped.value.code == 2 and line.count("\n") == 1
+    assert line.startswith("error: ") and message in line
+    assert not [*tmp_path.iterdir()]
+
+
+def test_a_bad_out_is_named_before_any_work(tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "folder" / "angles.csv").mkdir(parents=True)
+    for out, message in (("file", "File exists"), ("folder", "angles.csv there is a directory")):
+        with pytest.raises(SystemExit) as stopped:
+            main(Args(out=tmp_path / out))
+        line = capsys.readouterr().err
+        assert stopped.value.code == 2 and line.count("\n") == 1
+        assert line.startswith(f"error: --out {tmp_path / out}: ") and message in line
+    assert [path.name for path in tmp_path.glob("folder/*")] == ["angles.csv"]

@@ -37,7 +37,7 @@ import gymnasium as gym
 import numpy as np
 import torch
 import tyro
-from gymnasium.vector import SyncVectorEnv
+from gymnasium.vector import SyncVectorEnv, VectorEnv
 from torch import Tensor, nn
 from torch.distributions import Categorical
 from torch.utils.tensorboard import SummaryWriter
@@ -64,9 +64,8 @@ class Args:
     max_grad_norm: float = 0.5
 
 
-def orthogonal(inputs: int, outputs: int, gain: float) -> nn.Linear:
-    """A layer of orthogonal weights of this gain, and no bias at first."""
-    layer = nn.Linear(inputs, outputs)
+def orthogonal(layer: nn.Module, gain: float = math.sqrt(2)) -> nn.Module:
+    """The layer with orthogonal weights of this gain, and no bias at first."""
     nn.init.orthogonal_(layer.weight, gain)
     nn.init.zeros_(layer.bias)
     return layer
@@ -75,11 +74,11 @@ def orthogonal(inputs: int, outputs: int, gain: float) -> nn.Linear:
 def perceptron(inputs: int, outputs: int, last_gain: float) -> nn.Sequential:
     """Two hidden layers of 64 units."""
     return nn.Sequential(
-        orthogonal(inputs, 64, math.sqrt(2)),
+        orthogonal(nn.Linear(inputs, 64)),
         nn.Tanh(),
-        orthogonal(64, 64, math.sqrt(2)),
+        orthogonal(nn.Linear(64, 64)),
         nn.Tanh(),
-        orthogonal(64, outputs, last_gain),
+        orthogonal(nn.Linear(64, outputs), last_gain),
     )
 
 
@@ -101,9 +100,13 @@ class Agent(nn.Module):
             actions = policy.sample()
         return actions, policy.log_prob(actions), policy.entropy(), self.critic(obs)
 
+    def get_value(self, obs: Tensor) -> Tensor:
+        """The value (rows, 1) of each observation."""
+        return self.critic(obs)
+
 
 class Rollout(NamedTuple):
-    """What happened, a row a step: (num_steps, num_envs), observations (num_steps, num_envs, size).
+    """What happened, a row a step: (num_steps, num_envs), observations with their shape behind.
     dones[t] says whether the episode had ended *before* step t."""
 
     obs: Tensor
@@ -115,7 +118,7 @@ class Rollout(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """The rollout's rows in one column: (rows,), observations (rows, size)."""
+    """The rollout's rows in one column: (rows,), observations with their shape behind."""
 
     obs: Tensor
     actions: Tensor
@@ -128,12 +131,12 @@ class Batch(NamedTuple):
 class Logs:
     """A run's directory: events for TensorBoard, episodes.csv, args.json, checkpoint.pt."""
 
-    def __init__(self, args: Args):
+    def __init__(self, args: Args, program: str):
         self.start = time.time()
-        name = f"{args.env_id}__cleanrl-ppo__linear__{args.seed}__{self.start:.3f}"
+        name = f"{args.env_id}__{program}__linear__{args.seed}__{self.start:.3f}"
         self.path = Path(args.runs_dir, name)
         self.events = SummaryWriter(self.path)
-        flags = asdict(args) | {"etf_head": False}
+        flags = asdict(args) | {"etf_head": False, "script": program}
         (self.path / "args.json").write_text(json.dumps(flags))
         self.episodes: TextIO = open(self.path / "episodes.csv", "w", buffering=1)
         self.episodes.write("global_step,return,length,seconds\n")
@@ -166,15 +169,15 @@ def make_envs(args: Args) -> SyncVectorEnv:
     return SyncVectorEnv([make] * args.num_envs)
 
 
-def empty_rollout(args: Args, obs_size: int) -> Rollout:
-    """One that holds zeros: it is filled anew in each iteration."""
+def empty_rollout(args: Args, shape: tuple[int, ...]) -> Rollout:
+    """One that holds zeros, for observations of this shape: it is filled anew in each iteration."""
     steps = (args.num_steps, args.num_envs)
-    obs = torch.zeros(*steps, obs_size)
+    obs = torch.zeros(*steps, *shape)
     return Rollout(obs, *(torch.zeros(steps) for _ in Rollout._fields[1:]))
 
 
 def collect(
-    envs: SyncVectorEnv,
+    envs: VectorEnv,
     agent: Agent,
     rollout: Rollout,
     obs: Tensor,
@@ -210,7 +213,7 @@ def make_batch(agent: Agent, rollout: Rollout, obs: Tensor, done: Tensor, args: 
     """Generalized advantage estimation, from the last step to the first."""
     advantages = torch.zeros_like(rollout.rewards)
     advantage = 0
-    next_value = agent.critic(obs).flatten()
+    next_value = agent.get_value(obs).flatten()
     next_alive = 1 - done
     for step in reversed(range(args.num_steps)):
         target = rollout.rewards[step] + args.gamma * next_value * next_alive
@@ -302,17 +305,17 @@ def explained_variance(batch: Batch) -> float:
     return float(1 - (returns - values).var() / variance)
 
 
-def main(args: Args) -> None:
-    random.seed(args.seed)
-    np.random.seed(args.seed)
-    torch.manual_seed(args.seed)
-    logs = Logs(args)
-    envs = make_envs(args)
-    obs_size = math.prod(envs.single_observation_space.shape)
-    agent = Agent(obs_size, int(envs.single_action_space.n))
+def seed_everything(seed: int) -> None:
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+
+
+def learn(args: Args, envs: VectorEnv, first_obs: np.ndarray, agent: nn.Module, logs: Logs) -> None:
+    """All iterations, from the environments' first observations on."""
     optimizer = torch.optim.Adam(agent.parameters(), lr=args.learning_rate, eps=1e-5)
-    rollout = empty_rollout(args, obs_size)
-    obs = torch.Tensor(envs.reset(seed=args.seed)[0])
+    rollout = empty_rollout(args, first_obs.shape[1:])
+    obs = torch.Tensor(first_obs)
     done = torch.zeros(args.num_envs)
 
     rows = args.num_steps * args.num_envs
@@ -325,6 +328,16 @@ def main(args: Args) -> None:
         losses = update(agent, optimizer, batch, args)
         losses["explained_variance"] = explained_variance(batch)
         logs.iteration((iteration + 1) * rows, learning_rate, losses)
+
+
+def main(args: Args) -> None:
+    seed_everything(args.seed)
+    logs = Logs(args, "cleanrl-ppo")
+    envs = make_envs(args)
+    obs_size = math.prod(envs.single_observation_space.shape)
+    agent = Agent(obs_size, int(envs.single_action_space.n))
+    first_obs, _ = envs.reset(seed=args.seed)
+    learn(args, envs, first_obs, agent, logs)
     envs.close()
     logs.close(agent)
 

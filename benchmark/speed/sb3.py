@@ -72,6 +72,7 @@ def main() -> None:
         "seed": args.seed,
         "total_timesteps": args.total_timesteps,
         "etf_head": False,
+        "script": f"sb3-{args.algorithm}",
     }
     (run / "args.json").write_text(json.dumps(recorded))
     package, peer_name, num_envs, learning_rate, flags = PEERS[args.algorithm]
