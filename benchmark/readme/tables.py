@@ -33,6 +33,7 @@ PEERS = {  # programs of benchmark/speed/ that are not ours
     "SB3 A2C": "Stable-Baselines3 A2C",
     "SB3 TRPO": "sb3-contrib TRPO",
     "CleanRL PPO": "CleanRL PPO, written anew",
+    "CleanRL PPO Atari": "CleanRL PPO on Atari, written anew",
     "SBX PPO": "SBX PPO",
 }
 SPEED = {
