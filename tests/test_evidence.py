@@ -101,7 +101,7 @@ def test_figures_of_the_controls_and_of_dispersion():
         if env_id == "CartPole-v1"
     }
     gains = [value - mean["linear"] for head, value in mean.items() if head != "linear"]
-    assert f"by {min(gains):.0f} to {max(gains):.0f}, 5 of them distinguishably" in README
+    assert f"by {min(gains):.0f} to {max(gains):.0f}, 6 of them distinguishably" in README
     stuck = [
         head
         for (_, env_id, head), seeds in finals.items()
@@ -263,7 +263,10 @@ def test_the_readme_s_words_hold():
     )
     starts = evidence.starts()["verdict"]
     assert starts["all groups", "16 tasks", area, "linear-2", "linear"] == "better"
-    assert set(starts.xs("linear-2", level="baseline")) == {"not distinguishable"}
+    against = starts.xs("linear-2", level="baseline")
+    decided = against[against != "not distinguishable"]
+    assert set(decided.index.droplevel("arm")) == {("ppo_acpg", "4 tasks", area)}
+    assert list(decided) == ["worse", "worse"]  # of both ETF heads
     for rows in (table, controls):  # freezing, and in the controls frames
         assert set(rows.dropna(subset="factor")["verdict"]) == {"not distinguishable"}
     by_task = etf[etf.index.get_level_values("task").isin(evidence.TASKS)]["verdict"].xs(
@@ -286,6 +289,9 @@ def test_the_readme_s_words_hold():
         "difference"
     ]
     assert len(pole) == 6 and (pole > 0).all()
+    acrobot = controls.loc["ppo_acpg", "Acrobot-v1", area].xs("linear", level="baseline")["verdict"]
+    assert list(acrobot.index[acrobot == "better"]) == ["random"]
+    assert "worse" not in set(acrobot)
     by_task = etf[etf.index.get_level_values("task").isin(evidence.TASKS)]["verdict"].xs(
         final, level="measure"
     )
