@@ -54,7 +54,7 @@ def read(path: Path, text: tuple[str, ...], numbers: tuple[str, ...]) -> pd.Data
         frame = pd.read_csv(path, encoding="utf-8-sig", **options).fillna("")
     except (OSError, ValueError, EOFError, zlib.error) as error:
         fail("results", path, f"{error}; python -m benchmark.collate makes it")
-    if "arm" not in frame and {"script", "head"} <= set(frame):
+    if not {"group", "arm", "baseline"} & set(frame) and {"script", "head"} <= set(frame):
         frame = frame.assign(group=frame["script"], arm=frame["head"], baseline=BASELINE, greedy="")
     for column in (*text, *numbers):
         if column not in frame:
@@ -148,7 +148,7 @@ def shortened(names: Iterable[str], shorten: Callable[[str], str]) -> dict[str, 
 def task_names(runs: pd.DataFrame) -> pd.Series:
     """A short name of each run's environment, and of its group, if there are several."""
     tasks = runs["env_id"].map(shortened(runs["env_id"], plain_id))
-    if runs["group"].nunique() == 1:
+    if runs["group"].nunique() < 2:
         return tasks
     groups = shortened(runs["group"], lambda name: name.removesuffix("_acpg"))
     return runs["group"].map(groups) + ", " + tasks
