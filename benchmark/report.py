@@ -52,7 +52,8 @@ TESTS = (
     "Does an arm differ from the baseline in this measure? All comparisons that ask so, of all arms, groups and environments, "
     "are one family. Its p values are corrected together by Benjamini and Hochberg's procedure, so that of the differences "
     f"found {100 * verdicts.LEVEL:.0f} % are false alarms, or fewer. Means over several tasks are families of their own, by "
-    "measure too. The intervals are not corrected.",
+    "measure too. A verdict is open where an arm is not distinguishable from the baseline with these seeds. The intervals are "
+    "not corrected.",
     f"Smallest difference: what these very verdicts would have found in {words.PERCENT} of such experiments, going by the "
     f"observed spread: by a t test at the level that the correction leaves, {verdicts.LEVEL:g} × differences found, this one "
     "counted, / comparisons.",

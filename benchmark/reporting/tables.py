@@ -53,7 +53,10 @@ def differences(comparisons: pd.DataFrame) -> Table:
         cells["seeds"] = row["seeds"]
         cells["difference (95 % interval)"] = span(row["difference"], row["low"], row["high"])
         cells |= {"p": p_value(row["p"]), "corrected p": p_value(row["corrected"])}
-        cells |= {"verdict": row["verdict"], "smallest difference": number(row["smallest"])}
+        cells |= {
+            "verdict": row["verdict"].replace(verdicts.WORDS[2], "open"),
+            "smallest difference": number(row["smallest"]),
+        }
         rows.append(cells)
     return table_of(rows)
 
