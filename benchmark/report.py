@@ -292,8 +292,8 @@ def difference_blocks(comparisons: pd.DataFrame) -> Iterator[NamedTuple]:
     """A table for each measure, with what its p values are corrected for."""
     for measure, rows in comparisons.groupby("measure", sort=False):
         found = int((rows["corrected"] <= verdicts.LEVEL).sum())
-        said = f"{len(rows)} comparisons, corrected together; differences found: {found}."
-        yield Text(f"{measure.capitalize()}: {said}")
+        said = f"comparisons, corrected together: {len(rows)}; differences found: {found}."
+        yield Text(f"{measure.capitalize()}, {said}")
         yield folded(tables.differences(rows), f"Differences in the {measure}")
 
 
@@ -303,7 +303,7 @@ def comparison_blocks(
     """The tables that compare arms."""
     yield Heading("Differences")
     yield from map(Text, TESTS)
-    if len(comparisons) > 1:
+    if comparisons["task"].nunique() > 1:
         yield folded(tables.verdict_counts(comparisons), "Verdicts, counted")
     yield from difference_blocks(several)
     yield from difference_blocks(comparisons)
@@ -313,7 +313,7 @@ def comparison_blocks(
         yield Text(
             "stop: median of the first step at which the mean return of 100 episodes reaches the environment's threshold, "
             "where never is later than any step. Then for how many seeds the arm is sooner or later than the baseline with "
-            f"the same seed, and p by the sign test; the table's {len(stops)} p values are corrected together."
+            f"the same seed, and p by the sign test; the table's p values ({len(stops)}) are corrected together."
         )
         yield folded(tables.stops(stops), "Time to threshold")
     contrasts = contrast_comparisons(data.runs)

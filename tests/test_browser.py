@@ -21,7 +21,7 @@ addEventListener("load", () => {
   const boxes = [...document.querySelectorAll(".scroll")];
   const scrolled = boxes.filter(box => box.scrollWidth > box.clientWidth).length;
   const reach = element => element.getBoundingClientRect().right > innerWidth;
-  const cut = [...document.querySelectorAll("h1, h2, p, li, img, summary, .scroll")].filter(reach).length;
+  const cut = [...document.querySelectorAll("h1, h2, p, li, summary, figcaption, .scroll")].filter(reach).length;
   const alerted = window.alerted === true;
   const seen = {images, innerWidth, clientWidth, scrollWidth, boxes: boxes.length, scrolled, cut, alerted};
   parent.document.body.setAttribute("data-seen", JSON.stringify(seen));
@@ -71,7 +71,7 @@ def browse(html: str, width: int, folder: Path) -> tuple[dict, str]:
 
 @pytest.mark.parametrize(("name", "width"), [("usual", 390), ("usual", 1280), ("evil", 390)])
 def test_the_report_in_a_browser(pages, tmp_path, name, width):
-    """Nothing is wider than the window but tables, on a phone, which scroll in boxes of their own."""
+    """Nothing is wider than the window but, on a phone, tables and pictures, which scroll in boxes of their own."""
     seen, log = browse(pages[name], width, tmp_path)
     assert seen["innerWidth"] == width and seen["scrollWidth"] <= seen["clientWidth"]
     assert seen["cut"] == 0 and seen["boxes"] > 10

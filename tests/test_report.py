@@ -319,7 +319,7 @@ def test_a_run_whose_measure_is_undefined_is_named_once_for_all_tables():
         for arm in ("linear", "etf")
         for n in range(3)
     ]
-    rows[4] = {**rows[4], "final": math.nan}
+    rows[4]["final"] = math.nan
     runs = runs_frame(*rows)
     counts = pd.DataFrame(columns=["group", "env_id", "arm", *collate.COUNTS])
     (named,) = [note for note in words.missing(runs, [], counts) if "undefined" in note]
@@ -333,6 +333,21 @@ def test_a_run_whose_measure_is_undefined_is_named_once_for_all_tables():
         "1.000 ± 1.000",
     ]
     assert [row["runs"] for row in comparisons.improvements(runs).to_dict("records")] == [3, 2]
+
+
+def test_an_arm_without_a_measure_is_named_as_a_whole():
+    rows = [
+        {"arm": "linear", "final": 1.0},
+        {"arm": "linear"},
+        {"arm": "linear"},
+        {"arm": "etf"},
+        {"arm": "etf"},
+    ]
+    assert list(words.undefined_seeds(runs_frame(*rows), "final")) == [
+        ("etf", "all seeds"),
+        ("linear", "seed 1, 2"),
+    ]
+    assert not len(comparisons.task_comparisons(runs_frame(*rows[1:])))  # nobody has a value
 
 
 def test_aggregates_take_the_seeds_that_all_tasks_share():
@@ -753,8 +768,8 @@ def test_the_report_says_where_its_runs_come_from(results):
 
 def test_each_table_says_what_it_is_corrected_for(results):
     text = written(results)
-    assert f"{AREA.capitalize()}: 4 comparisons, corrected together; differences found: 2." in text
-    assert "Are one family" not in text and "are one family." in text
+    assert f"{AREA.capitalize()}, comparisons, corrected together: 4; differences found: 2." in text
+    assert "are one family." in text
 
 
 def test_controls_are_told_apart(tmp_path, monkeypatch):
@@ -951,6 +966,7 @@ def test_many_tasks_are_drawn_on_several_pictures_and_collapse_over_them(tmp_pat
         ("curves.csv", "", "No columns to parse"),
         ("curves.csv", b"run,step\n\xff\xfe,1\n", "can't decode"),
         ("curves.csv", "run,step,value\na,1,2\nb,c,3\n", "row 2, column 'step': 'c' is no number"),
+        ("curves.csv", "run,step,value\na,1,2,3\n", "benchmark.collate makes it"),
         ("curves.csv.gz", b"\x1f\x8bno gzip", "benchmark.collate makes it"),
         (
             "counts.csv",

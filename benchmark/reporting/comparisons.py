@@ -10,6 +10,7 @@ are in benchmark/reporting/verdicts.py.
 """
 
 import math
+import warnings
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -44,15 +45,19 @@ LARGEST = 1e100  # whose square is still a number
 
 
 # TABLES
-def read(path: Path, text: tuple[str, ...], numbers: tuple[str, ...]) -> pd.DataFrame:
+def read(
+    path: Path, text: tuple[str, ...], numbers: tuple[str, ...], optional: tuple[str, ...] = ()
+) -> pd.DataFrame:
     """A CSV file, or NAME.gz in its place, that must have these columns: `text`, which is never empty, and `numbers`, NaN for
-    empty ones. All others are text. Tables made before there were arms get their columns: then arms are heads of a script. In
-    one line of error that names the file and what is wrong it exits."""
+    empty ones; and may have `optional` numbers. All others are text. Tables made before there were arms get their columns:
+    then arms are heads of a script. Exits with a line of error that names the file and what is wrong."""
     path = path if path.exists() else next(path.parent.glob(f"{path.name}.gz"), path)
     options = {"dtype": str, "keep_default_na": False, "index_col": False}
     try:
-        frame = pd.read_csv(path, encoding="utf-8-sig", **options).fillna("")
-    except (OSError, ValueError, EOFError, zlib.error) as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pd.errors.ParserWarning)  # of rows that are too long
+            frame = pd.read_csv(path, encoding="utf-8-sig", **options).fillna("")
+    except (OSError, ValueError, EOFError, zlib.error, pd.errors.ParserWarning) as error:
         fail("results", path, f"{error}; python -m benchmark.collate makes it")
     if not {"group", "arm", "baseline"} & set(frame) and {"script", "head"} <= set(frame):
         frame = frame.assign(group=frame["script"], arm=frame["head"], baseline=BASELINE, greedy="")
@@ -62,7 +67,7 @@ def read(path: Path, text: tuple[str, ...], numbers: tuple[str, ...]) -> pd.Data
             fail("results", path, reason)
     for column in text:
         refuse(path, frame[column], frame[column] == "", "is empty")
-    for column in numbers:
+    for column in (*numbers, *(column for column in optional if column in frame)):
         values = pd.to_numeric(frame[column], errors="coerce")
         unknown = frame[column].str.strip().str.lower().isin(["", "nan"])
         wrong = ~unknown & ~(values.abs() < LARGEST)
@@ -101,11 +106,9 @@ def read_runs(results: Path, baseline: str | None = None) -> tuple[pd.DataFrame,
 def read_curves(results: Path, runs: pd.DataFrame, measures: tuple[str, ...]) -> pd.DataFrame:
     """curves.csv of the directory, those of the measures that it has too, of these runs, with what they are. Further columns
     are `axis`, what the steps are, and `normalised_value`. Of rows that repeat a run's step the first counts."""
-    path = results / "curves.csv"
-    curves = read(path, ("run",), ("step", "value"))
+    curves = read(results / "curves.csv", ("run",), ("step", "value"), optional=measures)
     present = [measure for measure in measures if measure in curves]
-    numbers = ("step", "value", *present)
-    curves = read(path, ("run",), numbers)[["run", *numbers]].drop_duplicates(["run", "step"])
+    curves = curves[["run", "step", "value", *present]].drop_duplicates(["run", "step"])
     keys = ["run", "group", "env_id", "task", "arm", "plain_arm", "baseline", "seed"]
     curves = curves.merge(runs[keys], on="run").sort_values(["run", "step"], ignore_index=True)
     zero = curves["env_id"].map(lambda env_id: normalised(env_id, 0.0)).astype(float)
@@ -170,10 +173,10 @@ def by_seed(runs: pd.DataFrame, column: str) -> pd.DataFrame:
     return runs.pivot(index=CELL, columns="seed", values=column)
 
 
-def rows_of(cells: pd.DataFrame, keys: pd.DataFrame, arm: str = "arm") -> np.ndarray:
-    """The values (keys, seeds) of the group, environment and arm of each key, whose arm stands in the column `arm`."""
-    names = pd.MultiIndex.from_frame(keys[["group", "env_id", arm]])
-    return cells.reindex(names).to_numpy(dtype=float)
+def rows_of(cells: pd.DataFrame | pd.Series, keys: pd.DataFrame, arm: str = "arm") -> np.ndarray:
+    """Of each of the keys the row of its group, environment and arm, which is in the column `arm`: of the cells, which are by
+    CELL, as `by_seed` makes them (keys, seeds)."""
+    return cells.reindex(pd.MultiIndex.from_frame(keys[["group", "env_id", arm]])).to_numpy()
 
 
 # COMPARISONS
@@ -184,11 +187,10 @@ def pairs(runs: pd.DataFrame) -> pd.DataFrame:
     names = flags(runs)
     varies = cells.groupby(["group", "env_id", "plain_arm"])[names].transform("nunique") > 1
     cells = cells.join(varies.add_suffix(" varies"))
-    where = {
-        "left_on": ["group", "env_id", "baseline"],
-        "right_on": ["group", "env_id", "plain_arm"],
-    }
-    both = cells.merge(cells, **where, suffixes=("", " of the baseline"))
+    arms = ["group", "env_id", "baseline"]
+    baselines = ["group", "env_id", "plain_arm"]
+    suffixes = ("", " of the baseline")
+    both = cells.merge(cells, left_on=arms, right_on=baselines, suffixes=suffixes)
     unlike = (both["plain_arm"] == both["baseline"]).to_numpy()
     for flag in names:
         ours = both[flag]
@@ -216,7 +218,7 @@ def task_comparisons(runs: pd.DataFrame) -> pd.DataFrame:
         table = table.assign(measure=measure, column=column, spread=spread)
         table = table.assign(baseline_spread=baseline_spread, equal_spread=tests)
         tables.append(table.dropna(subset="difference"))
-    return verdicts.judged(pd.concat(tables, ignore_index=True))
+    return verdicts.judged(pd.concat(tables, ignore_index=True)) if tables else compared([], [])
 
 
 def over(groups: Iterable[str], group: str, tasks: int) -> dict[str, object]:
@@ -338,25 +340,16 @@ def stop_comparisons(runs: pd.DataFrame) -> pd.DataFrame:
     keys = pairs(runs)
     if not len(keys):
         return pd.DataFrame()
-    cells = by_seed(runs.assign(stop=runs["stop"].fillna(math.inf)), "stop")
-    arm, baseline = rows_of(cells, keys), rows_of(cells, keys, "baseline")
+    steps = by_seed(runs.assign(stop=runs["stop"].fillna(math.inf)), "stop")
+    arm, baseline = rows_of(steps, keys), rows_of(steps, keys, "baseline")
     both = ~np.isnan(arm) & ~np.isnan(baseline)
     sooner = np.sum(arm < baseline, axis=1)
     later = np.sum(arm > baseline, axis=1)
     p = [verdicts.sign_p(*counts) for counts in zip(sooner, later)]
-    texts = {key: stop(group) for key, group in runs.groupby(CELL)}
-    names = [[*row] for row in keys[["group", "env_id"]].to_numpy()]
-    stops = [texts[*name, arm] for name, arm in zip(names, keys["arm"])]
-    baseline_stops = [texts[*name, arm] for name, arm in zip(names, keys["baseline"])]
-    return keys.assign(
-        stop=stops,
-        baseline_stop=baseline_stops,
-        sooner=sooner,
-        later=later,
-        seeds=both.sum(axis=1),
-        p=p,
-        corrected=verdicts.corrected(p),
-    )
+    texts = pd.Series({key: stop(group) for key, group in runs.groupby(CELL)})
+    keys = keys.assign(stop=rows_of(texts, keys), baseline_stop=rows_of(texts, keys, "baseline"))
+    keys = keys.assign(sooner=sooner, later=later, seeds=both.sum(axis=1))
+    return keys.assign(p=p, corrected=verdicts.corrected(p))
 
 
 def stop(runs: pd.DataFrame) -> str:

@@ -138,13 +138,24 @@ def missing(runs: pd.DataFrame, repeated: list[str], counts: pd.DataFrame) -> It
         if alone:
             yield f"{task}: no finished run of {baseline} with like flags to compare {', '.join(alone)} with."
     for column, measure in known(runs, COMPARED).items():
-        undefined = runs[runs[column].isna()]
-        for task, rows in undefined.groupby("task"):
-            names = ", ".join(f"{row.arm}, seed {row.seed}" for row in rows.itertuples())
-            yield f"{task}: left out of all that is said of the {measure}, which is undefined: {names}."
+        for task, rows in runs.groupby("task"):
+            arms = [f"{arm}, {seeds}" for arm, seeds in undefined_seeds(rows, column)]
+            if arms:
+                what = f"left out of all that is said of the {measure}, which is undefined"
+                yield f"{task}: {what}: {'; '.join(arms)}."
     unknown = sorted(set(runs["env_id"][runs["env_id"].map(unit).isna()]))
     if unknown:
         yield f"Not in normalised aggregates, as benchmark/reporting/thresholds.csv has no references for them: {', '.join(unknown)}."
+
+
+def undefined_seeds(runs: pd.DataFrame, column: str) -> Iterator[tuple[str, str]]:
+    """Arms, and their seeds whose value in the column is unknown, in words."""
+    for arm, rows in runs.groupby("arm"):
+        seeds = list(rows["seed"][rows[column].isna()])
+        if len(seeds) == len(rows):
+            yield arm, "all seeds"
+        elif seeds:
+            yield arm, f"seed {', '.join(seeds)}"
 
 
 def other_flags(runs: pd.DataFrame) -> list[str]:
