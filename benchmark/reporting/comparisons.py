@@ -301,36 +301,34 @@ def contrast_comparisons(runs: pd.DataFrame, contrasts: tuple = CONTRASTS) -> pd
     for column, measure in known(plain, COMPARED | NORMALISED).items():
         members = plain.dropna(subset=column)
         cells = by_seed(members, column)
-        tasks = (
-            members[["group", "env_id", "task"]].drop_duplicates().sort_values(["group", "task"])
-        )
+        tasks = members.drop_duplicates(["group", "env_id"])[["group", "env_id", "task"]]
+        tasks = tasks.sort_values(["group", "task"], ignore_index=True)
+        values = {arm: rows_of(cells, tasks.assign(arm=arm)) for arm in set(members["arm"])}
+        possible = [
+            (factor, *arms) for factor, *arms in contrasts if set().union(*arms) <= set(values)
+        ]
         for names, places in contrast_tasks(tasks, column in NORMALISED):
-            for factor, *arms in contrasts:
-                first, second = (mean_over(cells, places, side) for side in arms)
+            for factor, arms, others in possible:
+                first = np.mean([values[arm][places] for arm in arms], axis=(0, 1))
+                second = np.mean([values[arm][places] for arm in others], axis=(0, 1))
                 shared = ~np.isnan(first - second)
                 if shared.any():
                     what = {"factor": factor, "measure": measure}
-                    what |= {"arm": ", ".join(arms[0]), "baseline": ", ".join(arms[1])}
+                    what |= {"arm": ", ".join(arms), "baseline": ", ".join(others)}
                     rows.append(names | what)
                     sides.append((first[shared], second[shared]))
     return compared(rows, sides)
 
 
-def mean_over(cells: pd.DataFrame, places: pd.DataFrame, arms: tuple[str, ...]) -> np.ndarray:
-    """(seeds,): the cells' mean over these arms at these places, NaN for a seed that lacks one of them."""
-    keys = places.merge(pd.Series(arms, name="arm"), how="cross")
-    return rows_of(cells, keys).mean(axis=0)
-
-
-def contrast_tasks(tasks: pd.DataFrame, together: bool) -> Iterator[tuple[dict, pd.DataFrame]]:
-    """What a contrast is of, and its tasks: each by itself, or those of a group, and of all groups, `together`."""
-    if not together:
-        for names in tasks.to_dict("records"):
-            yield names, pd.DataFrame([names])
-        return
-    for group, places in scopes(tasks):
-        if len(places) > 1:
-            yield over(tasks["group"].unique(), group, len(places)), places
+def contrast_tasks(tasks: pd.DataFrame, together: bool) -> Iterator[tuple[dict, pd.Index]]:
+    """What a contrast is of, and its tasks' rows: each by itself, or those of a group, and of all groups, `together`."""
+    if together:
+        for group, places in scopes(tasks):
+            if len(places) > 1:
+                yield over(tasks["group"].unique(), group, len(places)), places.index
+    else:
+        for place, names in enumerate(tasks.to_dict("records")):
+            yield names, tasks.index[[place]]
 
 
 # STOPS

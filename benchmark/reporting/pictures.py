@@ -254,15 +254,14 @@ def draw_effects(effects: pd.DataFrame, unit: str) -> bytes:
     handles = {}
     for axis, panel in zip(axes.flat, panels):
         axis.axvline(0, color="black", linewidth=0.8)
-        for row in effects[effects["panel"] == panel].itertuples():
-            colour, marker = VERDICTS[row.verdict]
-            place = places[row.label]
-            width = 2.6 if row.several else 1.4
-            axis.plot([row.low, row.high], [place, place], color=colour, linewidth=width)
-            shape = {"markersize": 7 if row.several else 5, "linestyle": "none"}
-            (handles[row.verdict],) = axis.plot(
-                row.difference, place, marker, color=colour, **shape
-            )
+        rows = effects[effects["panel"] == panel]
+        for (verdict, several), members in rows.groupby(["verdict", "several"]):
+            colour, marker = VERDICTS[verdict]
+            y = members["label"].map(places)
+            width, size = (2.6, 7) if several else (1.4, 5)
+            axis.hlines(y, members["low"], members["high"], colors=colour, linewidth=width)
+            shape = {"markersize": size, "linestyle": "none", "color": colour}
+            (handles[verdict],) = axis.plot(members["difference"], y, marker, **shape)
         axis.set_title(panel, fontsize=9)
         axis.tick_params(labelsize=8)
         axis.grid(alpha=0.25, axis="x")
