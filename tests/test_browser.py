@@ -6,72 +6,77 @@ import subprocess
 from html import escape, unescape
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from benchmark import collate, report
-from tests.made_runs import make_run
+from benchmark import report
+from benchmark.reporting import verdicts
+from tests.made_tables import HEADS, made_runs, write_tables
 
-# Runs in the page when all has loaded, and writes what it sees into the document around it.
+# Runs in the page when all has loaded and is unfolded, and writes what it sees into the document around it.
 PROBE = """<script>
 addEventListener("load", () => {
+  document.querySelectorAll("details").forEach(details => details.open = true);
   const images = [...document.images].map(image => image.naturalWidth);
   const {clientWidth, scrollWidth} = document.documentElement;
-  const seen = {images, innerWidth, clientWidth, scrollWidth, alerted: window.alerted === true};
+  const boxes = [...document.querySelectorAll(".scroll")];
+  const scrolled = boxes.filter(box => box.scrollWidth > box.clientWidth).length;
+  const reach = element => element.getBoundingClientRect().right > innerWidth;
+  const cut = [...document.querySelectorAll("h1, h2, p, li, summary, figcaption, .scroll")].filter(reach).length;
+  const alerted = window.alerted === true;
+  const seen = {images, innerWidth, clientWidth, scrollWidth, boxes: boxes.length, scrolled, cut, alerted};
   parent.document.body.setAttribute("data-seen", JSON.stringify(seen));
 });
 </script></body>"""
 # The page in a frame, as no window can be as narrow as a phone's.
 FRAME = '<!DOCTYPE html><meta charset="utf-8"><body><iframe width="{}" height="800" style="border: 0" srcdoc="{}"></iframe>'
+EVIL = '"><img src=x onerror="window.alerted = true">'
+ENVS = (
+    "CartPole-v1",
+    "benchmark.envs:envpool/Acrobot-v1",
+    "benchmark.envs:MinAtar/SpaceInvaders-v1",
+)
+
+
+def page(folder: Path, envs: tuple[str, ...]) -> str:
+    """The report on all heads in two groups and these environments."""
+    runs = made_runs(list(envs), list(HEADS), 2)
+    groups = {"ppo_acpg": runs, "reinforce_acpg": runs.assign(run="other " + runs["run"])}
+    for group, frame in groups.items():
+        frame["group"] = group
+    made = groups["ppo_acpg"].merge(groups["reinforce_acpg"], how="outer")
+    write_tables(made, folder)
+    report.main(report.Args(folder))
+    return (folder / "report.html").read_text()
 
 
 @pytest.fixture(scope="module")
-def page(tmp_path_factory) -> Path:
-    """The report of two environments and three heads, one of whose flags tries to run a script."""
-    root, random = tmp_path_factory.mktemp("page"), np.random.default_rng(0)
-    evil = '"><img src=x onerror="window.alerted = true">'
-    for env_id in ("CartPole-v1", f"Env-{evil}"):
-        for head in ("linear", "etf", "orthogonal-trainable"):
-            for seed in (1, 2):
-                history = [{"global_step": 500, "within_variability": 0.5, "means_equinorm": 0.1}]
-                folder = root / "runs" / f"{len(env_id)}-{head}-{seed}"
-                run = make_run(
-                    folder, random.normal(100, 9, 150), head=head, seed=seed, collapse=history
-                )
-                flags = json.loads((run / "args.json").read_text())
-                (run / "args.json").write_text(json.dumps(flags | {"env_id": env_id}))
-    collate.main(collate.Args(runs=root / "runs", out=root / "results"))
-    report.main(report.Args(root / "results"))
-    return root / "results" / "report.html"
+def pages(tmp_path_factory) -> dict[str, str]:
+    """A usual report, and one where a name tries to run a script."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(verdicts, "RESAMPLES", 100)
+        root = tmp_path_factory.mktemp("page")
+        return {"usual": page(root / "usual", ENVS), "evil": page(root / "evil", (ENVS[0], EVIL))}
 
 
 def browse(html: str, width: int, folder: Path) -> tuple[dict, str]:
     """What PROBE sees in a frame of this width, and the browser's log."""
     framed = folder / "framed.html"
     framed.write_text(FRAME.format(width, escape(html.replace("</body>", PROBE))))
-    command = [
-        "chromium",
-        "--headless",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--enable-logging=stderr",
-        "--v=0",
-    ]
-    command += [
-        f"--user-data-dir={folder / 'profile'}",
-        "--window-size=1300,900",
-        "--dump-dom",
-        framed.as_uri(),
-    ]
+    command = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr"]
+    command += ["--v=0", f"--user-data-dir={folder / 'profile'}", "--window-size=1400,900"]
+    command += ["--dump-dom", framed.as_uri()]
     result = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
     return json.loads(unescape(re.search(r'data-seen="([^"]*)"', result.stdout)[1])), result.stderr
 
 
-@pytest.mark.parametrize("width", [390, 1200])
-def test_the_report_in_a_browser(page, tmp_path, width):
-    seen, log = browse(page.read_text(), width, tmp_path)
+@pytest.mark.parametrize(("name", "width"), [("usual", 390), ("usual", 1280), ("evil", 390)])
+def test_the_report_in_a_browser(pages, tmp_path, name, width):
+    """Nothing is wider than the window but, on a phone, tables and pictures, which scroll in boxes of their own."""
+    seen, log = browse(pages[name], width, tmp_path)
     assert seen["innerWidth"] == width and seen["scrollWidth"] <= seen["clientWidth"]
-    assert len(seen["images"]) == 4 and min(seen["images"]) > 0
+    assert seen["cut"] == 0 and seen["boxes"] > 10
+    assert (seen["scrolled"] > 0) == (width == 390)
+    assert len(seen["images"]) > 10 and min(seen["images"]) > 0
     assert not seen["alerted"] and "CONSOLE" not in log
 
 
@@ -80,3 +85,4 @@ def test_a_broken_page_is_found(tmp_path):
     body = "<img src='missing.png'><p style='width: 500px'>wide</p><script>console.error('a'); undefined_function()</script>"
     seen, log = browse(f"<!DOCTYPE html><body>{body}</body>", 390, tmp_path)
     assert seen["images"] == [0] and seen["scrollWidth"] >= 500 and log.count("CONSOLE") >= 2
+    assert seen["cut"] == 1

@@ -4,6 +4,7 @@ As in benchmark/readme/tables.py, whose docstring says how to write it anew, the
 sentences. What is compared, how, and with which corrections is what benchmark/report.py does.
 """
 
+import math
 from functools import cache
 
 import pandas as pd
@@ -11,21 +12,21 @@ import pandas as pd
 from benchmark.algorithms import ALGORITHMS
 from benchmark.collate import COUNTS
 from benchmark.readme.tables import RESULTS, markdown, read
-from benchmark.report import mean_std, p_value, seeds_text
 from benchmark.reporting.comparisons import (
+    ALL,
     COMPARED,
     CONTRASTS,
     FROZEN,
     TRAINABLE,
     aggregate_comparisons,
     contrast_comparisons,
-    judged,
     read_runs,
     stop_comparisons,
     task_comparisons,
 )
 from benchmark.reporting.thresholds import plain_id
-from benchmark.reporting.verdicts import compare_paired, corrected, sign_p
+from benchmark.reporting.verdicts import compare, corrected, sign_p
+from benchmark.reporting.words import mean_std, p_value
 
 TABLE, STD_2, CONTROLS, HOURS = "table_1_small", "table_1_std_2", "controls_small", "table_1_hours"
 SCRIPTS = (*ALGORITHMS,)
@@ -73,33 +74,31 @@ def runs(folder: str) -> pd.DataFrame:
 
 
 def indexed(rows: pd.DataFrame) -> pd.DataFrame:
-    """Comparisons by script, task ("4 tasks" or so for several, of normalised scores), measure, head and baseline."""
+    """Comparisons by group, task ("4 tasks" or so for several, of normalised scores), measure, arm and baseline."""
     rows = rows.assign(
         task=rows["env_id"].map(plain_id), measure=rows["measure"].str.removeprefix("normalised ")
     )
-    return rows.set_index(["script", "task", "measure", "head", "baseline"]).sort_index()
+    return rows.set_index(["group", "task", "measure", "arm", "baseline"]).sort_index()
 
 
 @cache
 def comparisons(folder: str) -> pd.DataFrame:
     """All comparisons of the report with their verdicts, `indexed`."""
-    several = judged([row for row in aggregate_comparisons(runs(folder)) if row["tasks"] > 1])
-    return indexed(
-        pd.concat([task_comparisons(runs(folder)), several, contrast_comparisons(runs(folder))])
-    )
+    compare_all = task_comparisons, aggregate_comparisons, contrast_comparisons
+    return indexed(pd.concat([compare_each(runs(folder)) for compare_each in compare_all]))
 
 
 @cache
 def starts() -> pd.DataFrame:
     """The STARTS with their verdicts, corrected together, `indexed`: what the learned head does that starts with rows of norm
     2, orthogonal and with a bias, as benchmark/paper/table_1.sh runs it beside the table."""
-    learned = runs(STD_2).assign(head="linear-2", arm="linear-2")
+    learned = runs(STD_2).assign(arm="linear-2", plain_arm="linear-2")
     return indexed(contrast_comparisons(pd.concat([runs(TABLE), learned]), STARTS))
 
 
 @cache
 def small() -> pd.DataFrame:
-    """The comparisons of the small table and the STARTS, which correct each for themselves."""
+    """The comparisons of the small table and the STARTS."""
     return pd.concat([comparisons(TABLE), starts()]).sort_index()
 
 
@@ -122,7 +121,7 @@ def title(script: str, task: str) -> str:
 
 def over(script: str) -> str:
     """All tasks of the script in the small table, as `indexed` names them."""
-    return f"{sum(script in (other, 'all scripts') for other, _ in tasks(TABLE))} tasks"
+    return f"{sum(script in (other, ALL) for other, _ in tasks(TABLE))} tasks"
 
 
 def interval(row: pd.Series) -> str:
@@ -132,15 +131,16 @@ def interval(row: pd.Series) -> str:
 
 
 def judgement(row: pd.Series) -> str:
-    """The same with the verdict, or how many seeds would be needed for one."""
-    verdict = f"**{row['verdict']}**"
-    if row["verdict"] == "not distinguishable":
-        alone = f", p {p_value(row['p'])} before correction" if row["p"] <= 0.05 else ""
-        verdict = f"open ({seeds_text(row['needed']).replace('more than', '>')} seeds{alone})"
-    return f"{interval(row)}: {verdict}"
+    """The same with the verdict, and where this is open, with the smallest difference that these seeds could have shown."""
+    if row["verdict"] != "not distinguishable":
+        return f"{interval(row)}: **{row['verdict']}**"
+    details = [] if math.isnan(row["smallest"]) else [f"±{row['smallest']:.3g}"]
+    if row["p"] <= 0.05:
+        details.append(f"p {p_value(row['p'])} before correction")
+    return f"{interval(row)}: open" + (f" ({', '.join(details)})" if details else "")
 
 
-def gap(head: str, baseline: str, measure: str, script: str = "all scripts") -> str:
+def gap(head: str, baseline: str, measure: str, script: str = ALL) -> str:
     """The difference of normalised scores over all tasks of the script, with its 95 % interval in brackets."""
     row = small().loc[script, over(script), measure, head, baseline]
     return f"{row['difference']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}]"
@@ -162,17 +162,17 @@ def longer(script: str) -> str:
         .query("env_id == 'CartPole-v1'")
         .pivot(index="seed", columns="etf_head", values="area")
     )
-    result = compare_paired((checks[True] - checks[False]).to_numpy())
-    return f"{result.difference:+.1f} [{result.low:+.1f}, {result.high:+.1f}]"
+    (row,) = compare(*(checks[head].to_numpy()[None] for head in (True, False))).itertuples()
+    return f"{row.difference:+.1f} [{row.low:+.1f}, {row.high:+.1f}]"
 
 
 def dispersion(measure: str) -> str:
     """In how many tasks the frozen ETF varies more over seeds than the learned head, and in how many distinguishably."""
     table = comparisons(TABLE).dropna(subset="equal_spread")
-    table = table.assign(test=corrected(table["equal_spread"])).query(
-        "head == 'etf' and measure == @measure"
-    )
-    more, sure = (table["change"].str[0] > 0), table["test"] <= 0.05
+    tests = table.groupby("measure")["equal_spread"].transform(corrected)
+    table = table.assign(test=tests).query("arm == 'etf' and measure == @measure")
+    more = table["spread"] > table["baseline_spread"]
+    sure = table["test"] <= 0.05
     together = f"together p {p_value(sign_p(more.sum(), (~more).sum()))} by the sign test"
     return f"in {more.sum()} of {len(table)} cases (by itself distinguishable in {(more & sure).sum() or 'none'}, {together})"
 
@@ -191,7 +191,7 @@ def returns(folder: str) -> str:
 def differences(measure: str, pairs: tuple[tuple[str, str], ...]) -> str:
     """Pairs of heads by script and task, and over tasks as normalised scores."""
     lines = [(title(*case), *case) for case in tasks(TABLE)]
-    for script in (*SCRIPTS, "all scripts"):
+    for script in (*SCRIPTS, ALL):
         lines.append(
             (
                 f"**{script.removesuffix('_acpg')}, {over(script)}, normalised**",
@@ -217,7 +217,7 @@ def differences(measure: str, pairs: tuple[tuple[str, str], ...]) -> str:
 def contrasts() -> str:
     """In the controls, by task: the areas of each head against the learned one's, and of the heads against each other; and of
     both tasks together also the final returns."""
-    area, final = sorted(COMPARED.values())
+    area, final = COMPARED["area"], COMPARED["final"]
     columns = [
         *((task, area) for _, task in tasks(CONTROLS)),
         ("2 tasks", area),
@@ -243,10 +243,10 @@ def stops() -> str:
     rows = []
     table = (
         stop_comparisons(runs(TABLE))
-        .query("head == 'etf'")
+        .query("arm == 'etf'")
         .assign(task=lambda rows: rows["env_id"].map(plain_id))
     )
-    table = table.set_index(["script", "task"])
+    table = table.set_index(["group", "task"])
     for script, task in tasks(TABLE):
         row = table.loc[script, task]
         seeds = f"{row['sooner']}, {row['later']}, {row['seeds'] - row['sooner'] - row['later']}"

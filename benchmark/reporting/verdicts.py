@@ -1,176 +1,219 @@
-"""The statistics of benchmark/report.py: is one head better than the other, how sure is that, how many seeds would it take?
+"""The statistics of benchmark/report.py: is one arm better than another, how sure is that, and what could these seeds show?
 
-Verdicts come from t tests, as a percentile bootstrap is too narrow at ten seeds: paired ones where both sides have the same
-seeds, as these start from the same backbone and environments, and else Welch's. IQM, probability of improvement and their
-intervals are rliable's (Agarwal et al. 2021, arXiv 2108.13264), from a fixed seed.
+Runs of the same seed are pairs and compared by the paired t test: on CartPole their areas correlate over seeds by -0.05 to
+0.42, so that pairing makes the spread 0.81 to 1.01 times that of independent runs, which is little. But it is valid whatever
+the correlation, where Welch's test is not with a negative one; so Welch's is for arms that share fewer than two seeds.
+
+Verdicts come from t tests, as a percentile bootstrap is too narrow at ten seeds. Aggregates and their stratified bootstrap
+are those of rliable (Agarwal et al. 2021, arXiv 2108.13264): every task's runs are resampled by themselves. Its own functions
+take one resample after the other, minutes for the arms of a large report, so those here take all at once; the tests hold them
+against rliable's.
+
+In shapes below, "comparisons", "seeds", "runs", "tasks" and "points" are numbers of these; "..." is empty or resamples.
 """
 
 import math
-import warnings
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
 
 import numpy as np
-from rliable import library, metrics
+import pandas as pd
 from scipy import stats
-from statsmodels.stats.power import TTestIndPower, TTestPower
+from scipy.optimize import elementwise
 
+WORDS = ("better", "worse", "not distinguishable")
+LEVEL = 0.05  # of false alarms among the differences found
+POWER = 0.8  # with which the smallest difference would be found
 RESAMPLES = 2000  # of every bootstrap
-MOST_SEEDS = 1000  # of interest when asking how many it would take
 LEAST_SEEDS = 5  # below, a bootstrap interval says nothing
+BATCH = 4_000_000  # numbers of resamples that memory holds at once
 
 
-class Comparison(NamedTuple):
-    difference: float  # of the means, head minus baseline
-    low: float  # 95 % interval of it; NaN for a single seed or without spread
-    high: float
-    p: float  # two-sided; NaN for a single seed
+# TESTS
+def moments(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Count, mean and variance (n - 1) of each row (rows, seeds) without its NaN; NaN where there is none."""
+    count = np.sum(~np.isnan(values), axis=1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        mean = np.nansum(values, axis=1) / count
+        squares = np.nansum((values - mean[:, None]) ** 2, axis=1)
+        variance = np.where(count > 1, squares / (count - 1), math.nan)
+    return count, mean, variance
 
 
-def compare(head: np.ndarray, baseline: np.ndarray) -> Comparison:
-    """Welch's t test of the seeds' values (seeds,) and (seeds,). Without any spread, the exact permutation test."""
-    difference = head.mean() - baseline.mean()
-    if min(len(head), len(baseline)) < 2:
-        return Comparison(difference, math.nan, math.nan, math.nan)
-    if np.ptp(head) == np.ptp(baseline) == 0:
-        p = 2 / math.comb(len(head) + len(baseline), len(head)) if difference else 1.0
-        return Comparison(difference, math.nan, math.nan, p)
-    with warnings.catch_warnings():
-        warnings.filterwarnings(
-            "ignore", "Precision loss"
-        )  # where all runs of one side agree, its variance is 0 indeed
-        test = stats.ttest_ind(head, baseline, equal_var=False)
-    return Comparison(difference, *test.confidence_interval(0.95), test.pvalue)
+def compare(arm: np.ndarray, baseline: np.ndarray) -> pd.DataFrame:
+    """Compare the values (comparisons, seeds) of two sides, NaN where a side has no run of the seed. Columns:
+
+    seeds       what was compared, in words
+    difference  of the means, arm minus baseline
+    low, high   its 95 % interval; NaN for a single seed or without spread
+    p           two-sided, of the t test, or of the exact permutation test where nothing has any spread; NaN for a single seed
+    error       standard error of the difference
+    freedom     degrees of freedom of the t test
+    """
+    paired = arm - baseline
+    pairs, mean, variance = moments(paired)
+    a_count, a_mean, a_variance = moments(arm)
+    b_count, b_mean, b_variance = moments(baseline)
+    is_paired = pairs >= 2
+    with np.errstate(invalid="ignore", divide="ignore"):
+        a_share = a_variance / a_count
+        b_share = b_variance / b_count
+        welch = a_share**2 / (a_count - 1) + b_share**2 / (b_count - 1)
+        freedom = np.where(is_paired, pairs - 1, (a_share + b_share) ** 2 / welch)
+        error = np.sqrt(np.where(is_paired, variance / pairs, a_share + b_share))
+        difference = np.where(is_paired, mean, a_mean - b_mean)
+
+    both = np.concatenate([arm, baseline], axis=1)
+    rounding = 1e-12 * np.nanmax(np.abs(both), axis=1, initial=0)
+    no_spread = error <= rounding
+    permutations = [
+        2.0 ** (n - 1) if paired_row else math.comb(a + b, a) / 2
+        for n, paired_row, a, b in zip(pairs, is_paired, a_count, b_count)
+    ]
+    exact = np.where(np.abs(difference) <= rounding, 1.0, 1 / np.array(permutations))
+    error = np.where(no_spread, math.nan, error)
+    margin = stats.t.ppf(0.975, freedom) * error
+    p = np.where(no_spread, exact, 2 * stats.t.sf(np.abs(difference) / error, freedom))
+
+    words = [
+        f"{n} pairs" if paired_row else f"{a} and {b}"
+        for n, paired_row, a, b in zip(pairs, is_paired, a_count, b_count)
+    ]
+    columns = {"seeds": words, "difference": difference}
+    columns |= {"low": difference - margin, "high": difference + margin}
+    return pd.DataFrame(columns | {"p": p, "error": error, "freedom": freedom})
 
 
-def compare_paired(differences: np.ndarray) -> Comparison:
-    """Student's t test of the differences (pairs,), head minus baseline of the same seed. Without any spread, the exact
-    permutation test, which changes their signs."""
-    difference = differences.mean()
-    if len(differences) < 2:
-        return Comparison(difference, math.nan, math.nan, math.nan)
-    if np.ptp(differences) == 0:
-        return Comparison(
-            difference, math.nan, math.nan, 2.0 ** (1 - len(differences)) if difference else 1.0
-        )
-    test = stats.ttest_1samp(differences, 0)
-    return Comparison(difference, *test.confidence_interval(0.95), test.pvalue)
+def corrected(p: np.ndarray | pd.Series) -> np.ndarray:
+    """Benjamini and Hochberg's p values (comparisons,); NaN stays and does not count."""
+    result = np.array(p, dtype=float)
+    known = ~np.isnan(result)
+    if known.any():
+        result[known] = stats.false_discovery_control(result[known], method="bh")
+    return result
+
+
+def smallest(error: np.ndarray, freedom: np.ndarray, level: np.ndarray) -> np.ndarray:
+    """(comparisons,): the difference that a t test at this level, with this standard error and these degrees of freedom, would
+    find with a probability of POWER; NaN where one of them is."""
+    result = np.full(len(error), math.nan)
+    known = ~np.isnan(error) & ~np.isnan(freedom)
+    freedom = freedom[known]
+    critical = stats.t.isf(level[known] / 2, freedom)
+
+    def surplus(centre: np.ndarray, critical: np.ndarray, freedom: np.ndarray) -> np.ndarray:
+        return stats.nct.sf(critical, freedom, centre) - POWER
+
+    # t exceeds `critical` there with at least 0.9 * 0.9: the estimate of the spread is below its 90 %
+    # quantile and the mean above its 10 % quantile
+    enough = critical * np.sqrt(stats.chi2.ppf(0.9, freedom) / freedom) + stats.norm.ppf(0.9)
+    if len(freedom):
+        bracket = (np.zeros(len(freedom)), enough)
+        centre = elementwise.find_root(surplus, bracket, args=(critical, freedom)).x
+        result[known] = centre * error[known]
+    return result
+
+
+def judged(comparisons: pd.DataFrame) -> pd.DataFrame:
+    """The comparisons, all those of one measure corrected together, with the columns
+
+    corrected  p value after Benjamini and Hochberg's procedure among the comparisons of the measure
+    verdict    better, worse or not distinguishable, by `corrected` at LEVEL
+    smallest   difference that these seeds would have found with a probability of POWER. The procedure finds a difference if
+               its p is at most LEVEL * found / comparisons, this one counted among those found.
+    """
+    families = comparisons.groupby("measure")["p"]
+    p = families.transform(corrected)
+    found = p <= LEVEL
+    above = comparisons["difference"] > 0
+    verdict = np.select([found & above, found], WORDS[:2], WORDS[2])
+    others = found.groupby(comparisons["measure"]).transform("sum") - found
+    level = LEVEL * (others + 1) / families.transform("count").clip(lower=1)
+    columns = (comparisons[name].to_numpy(dtype=float) for name in ("error", "freedom"))
+    least = smallest(*columns, level.to_numpy(dtype=float))
+    return comparisons.assign(corrected=p, verdict=verdict, smallest=least)
 
 
 def sign_p(wins: int, losses: int) -> float:
     """p value of the sign test that wins and losses, without the draws, are equally likely."""
-    return float(stats.binomtest(wins, wins + losses).pvalue) if wins + losses else 1.0
+    if wins + losses == 0:
+        return 1.0
+    return float(stats.binomtest(wins, wins + losses).pvalue)
 
 
-def corrected(p: np.ndarray) -> np.ndarray:
-    """Benjamini and Hochberg's p values (comparisons,); NaN stays."""
-    p, known = np.array(p, dtype=float), ~np.isnan(p)
-    if known.any():
-        p[known] = stats.false_discovery_control(p[known], method="bh")
-    return p
-
-
-def verdict(difference: float, p: float) -> str:
-    """better, worse or not distinguishable, of a difference (higher is better) and its corrected p value, at 5 %."""
-    if not p <= 0.05:
-        return "not distinguishable"
-    return "better" if difference > 0 else "worse"
-
-
-def seeds_needed(head: np.ndarray, baseline: np.ndarray) -> float:
-    """Seeds a side with which Welch's test would call a difference of the observed size, given the observed spread, in 80 % of
-    experiments at the 5 % level; inf if more than MOST_SEEDS, NaN if a side has but one seed."""
-    if min(len(head), len(baseline)) < 2:
+def equal_spread(arm: np.ndarray, baseline: np.ndarray) -> float:
+    """p value of Brown and Forsythe's test that both sides, (seeds,) without NaN, vary alike over seeds; NaN with fewer than
+    LEAST_SEEDS seeds."""
+    if min(len(arm), len(baseline)) < LEAST_SEEDS:
         return math.nan
-    deviation = math.sqrt((head.var(ddof=1) + baseline.var(ddof=1)) / 2)
-    return enough(
-        TTestIndPower(), head.mean() - baseline.mean(), deviation, 4
-    )  # fewer cannot pass the permutation test
+    if not np.ptp(arm) and not np.ptp(baseline):
+        return 1.0
+    return float(stats.levene(arm, baseline, center="median").pvalue)
 
 
-def pairs_needed(differences: np.ndarray) -> float:
-    """The same for the paired test of the differences (pairs,): pairs of seeds."""
-    return (
-        enough(TTestPower(), differences.mean(), differences.std(ddof=1), 6)
-        if len(differences) > 1
-        else math.nan
-    )
-
-
-def enough(
-    test: TTestPower | TTestIndPower, difference: float, deviation: float, without_spread: int
-) -> float:
-    """The least number of seeds at which the test has a power of 80 % at the 5 % level; inf if more than MOST_SEEDS."""
-    if difference == 0:
-        return math.inf
-    if deviation == 0:
-        return float(without_spread)
-    seeds = np.arange(2, MOST_SEEDS + 1)
-    effect = min(
-        abs(difference) / deviation, 4.0
-    )  # for which 3 are enough; of larger ones statsmodels gives NaN here and there
-    powerful = np.flatnonzero(test.power(effect, seeds, 0.05) >= 0.8)
-    return float(seeds[powerful[0]]) if len(powerful) else math.inf
-
-
-def interval(
-    scores: np.ndarray | list[np.ndarray], func: Callable[..., np.ndarray]
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """func(*scores), an array, and its 95 % stratified bootstrap interval, NaN with fewer than LEAST_SEEDS seeds. Each of
-    `scores` is (runs, tasks, ...)."""
-    sides = scores if isinstance(scores, list) else [scores]
-    if min(map(len, sides)) < LEAST_SEEDS:
-        point = func(*sides)
-        return point, np.full_like(point, math.nan), np.full_like(point, math.nan)
-    np.random.seed(0)  # rliable resamples from NumPy's global generator
-    points, intervals = library.get_interval_estimates({"": scores}, func, reps=RESAMPLES)
-    return points[""], *intervals[""]
-
-
+# AGGREGATES
 def iqm(scores: np.ndarray) -> np.ndarray:
-    """(1,): interquartile mean over runs and tasks."""
-    return np.array([metrics.aggregate_iqm(scores)])
+    """(...): interquartile mean of scores (..., runs, tasks)."""
+    return stats.trim_mean(scores.reshape(*scores.shape[:-2], -1), 0.25, axis=-1)
+
+
+def aggregates(scores: np.ndarray) -> np.ndarray:
+    """(..., 4): median, interquartile mean, mean and optimality gap of scores (..., runs, tasks)."""
+    flat = scores.reshape(*scores.shape[:-2], -1)
+    median = np.median(scores.mean(axis=-2), axis=-1)
+    gap = 1 - np.minimum(flat, 1).mean(axis=-1)
+    return np.stack([median, iqm(scores), flat.mean(axis=-1), gap], axis=-1)
 
 
 def curve_iqm(scores: np.ndarray) -> np.ndarray:
-    """(points,): interquartile mean over runs of a task's curves (runs, 1, points). As rliable's, but all points at once."""
-    cut = len(scores) // 4
-    return np.sort(scores[:, 0], axis=0)[cut : len(scores) - cut].mean(axis=0)
+    """(..., points): interquartile mean over runs and tasks of curves (..., runs, tasks, points)."""
+    *resamples, runs, tasks, points = scores.shape
+    return stats.trim_mean(scores.reshape(*resamples, runs * tasks, points), 0.25, axis=-2)
 
 
-def improvement(head: np.ndarray, baseline: np.ndarray) -> np.ndarray:
-    """(1,): probability that a run with the head beats one without, averaged over the tasks; half of it for a draw. As
-    rliable's, but without a p value for every resample, which takes 20 times as long."""
-    pairs = head[:, None], baseline[None, :]
-    return np.array([np.mean((pairs[0] > pairs[1]) + 0.5 * (pairs[0] == pairs[1]))])
+def profile(scores: np.ndarray, levels: np.ndarray) -> np.ndarray:
+    """(..., levels): share of the scores (..., runs, tasks) that are above each level."""
+    flat = np.sort(scores.reshape(*scores.shape[:-2], -1), axis=-1)
+    below = [np.sum(flat <= level, axis=-1) for level in levels]
+    return 1 - np.stack(below, axis=-1) / flat.shape[-1]
 
 
-def equal_spread(head: np.ndarray, baseline: np.ndarray) -> float:
-    """p value of Brown and Forsythe's test that both sides vary alike over seeds; NaN with fewer than LEAST_SEEDS seeds."""
-    if min(len(head), len(baseline)) < LEAST_SEEDS:
-        return math.nan
-    return (
-        float(stats.levene(head, baseline, center="median").pvalue)
-        if np.ptp(head) or np.ptp(baseline)
-        else 1.0
-    )
+def resamples(scores: np.ndarray) -> Iterator[np.ndarray]:
+    """RESAMPLES stratified resamples of scores (runs, tasks, ...), in batches (batch, runs, tasks, ...). The same for scores
+    of the same shape."""
+    random = np.random.default_rng(0)
+    runs, tasks = scores.shape[:2]
+    batch = max(1, BATCH // scores.size)
+    for start in range(0, RESAMPLES, batch):
+        size = min(batch, RESAMPLES - start)
+        drawn = random.integers(runs, size=(size, runs, tasks))
+        yield scores[drawn, np.arange(tasks)]
 
 
-def spread(*arms: np.ndarray) -> tuple[float, float, float]:
-    """Standard deviation over seeds of one arm, or of the first minus of the second, and its 95 % BCa bootstrap interval, NaN
-    with fewer than LEAST_SEEDS seeds or where nearly all agree. All NaN for a single seed."""
+def interval(
+    scores: np.ndarray, statistic: Callable[[np.ndarray], np.ndarray]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """statistic(scores), an array, and its 95 % stratified bootstrap interval, NaN with fewer than LEAST_SEEDS runs, of scores
+    (runs, tasks, ...)."""
+    point = statistic(scores)
+    if len(scores) < LEAST_SEEDS:
+        return point, np.full_like(point, math.nan), np.full_like(point, math.nan)
+    drawn = np.concatenate([statistic(batch) for batch in resamples(scores)])
+    return point, *np.quantile(drawn, [0.025, 0.975], axis=0)
 
-    def statistic(*samples: np.ndarray, axis: int = -1) -> np.ndarray:
-        first, *second = (np.std(sample, axis=axis, ddof=1) for sample in samples)
-        return first - second[0] if second else first
 
-    if min(map(len, arms)) < 2:
-        return math.nan, math.nan, math.nan
-    if min(map(len, arms)) < LEAST_SEEDS or not any(np.ptp(arm) for arm in arms):
-        return float(statistic(*arms)), math.nan, math.nan
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", stats.DegenerateDataWarning)  # says that the limits are NaN
-        limits = stats.bootstrap(
-            arms, statistic, n_resamples=RESAMPLES, rng=np.random.default_rng(0)
-        ).confidence_interval
-    return float(statistic(*arms)), float(limits.low), float(limits.high)
+def improvement(arm: np.ndarray, baseline: np.ndarray) -> tuple[float, float, float]:
+    """Probability that a run of the arm (runs, tasks) beats one of the baseline (other runs, tasks), averaged over the tasks,
+    half of it for a draw; and its 95 % stratified bootstrap interval, NaN with fewer than LEAST_SEEDS runs."""
+    random = np.random.default_rng(0)
+    sizes = len(arm), len(baseline)
+    point = 0.0
+    drawn = np.zeros(RESAMPLES)
+    for ours, theirs in zip(arm.T, baseline.T):
+        wins = (ours[:, None] > theirs) + 0.5 * (ours[:, None] == theirs)
+        # how often each resample has drawn each run
+        draws, their_draws = (random.multinomial(n, [1 / n] * n, RESAMPLES) for n in sizes)
+        point += wins.mean() / arm.shape[1]
+        drawn += ((draws @ wins) * their_draws).sum(axis=1) / wins.size / arm.shape[1]
+    if min(sizes) < LEAST_SEEDS:
+        return point, math.nan, math.nan
+    return point, *np.quantile(drawn, [0.025, 0.975])
