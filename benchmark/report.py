@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 import tyro
 
-from benchmark.collate import COUNTS, fail, replacing
+from benchmark.collate import COUNTS, PROVENANCE, fail, replacing
 from benchmark.reporting import pictures, tables, verdicts, words
 from benchmark.reporting.comparisons import (
     ALL,
@@ -41,8 +41,6 @@ from benchmark.reporting.comparisons import (
 FOLDED = 12  # rows; a longer table is folded
 TASKS = 12  # on a picture of curves, at most
 MAIN = "area"  # of COMPARED, the least noisy
-ORIGIN = ("commit", "machine", "versions", "runs", "restarted")
-ORIGIN += ("first_start", "last_start", "hours")  # columns of provenance.csv
 INTERVALS = f"95 % stratified bootstrap intervals from {verdicts.LEAST_SEEDS} seeds on"
 TESTS = (
     "Differences of means with 95 % intervals and p values by the paired t test of the runs with the same seed; by Welch's test "
@@ -406,7 +404,7 @@ def read_data(args: Args) -> Data:
     provenance = args.results / "provenance.csv"
     origins = []  # older tables have none
     if provenance.exists():
-        origins = read(provenance, ORIGIN, ()).to_dict("records")
+        origins = read(provenance, PROVENANCE, ()).to_dict("records")
     return Data(runs, repeated, curves, counts, origins)
 
 

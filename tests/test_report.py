@@ -761,7 +761,7 @@ def test_the_report_says_where_its_runs_come_from(results):
     assert "at commit" not in written(results)
     row = ["abc", "x86_64", "torch 2.13.0", 48, 2, "May", "June", 0.5]
     with open(results / "provenance.csv", "w") as file:
-        csv.writer(file).writerows([report.ORIGIN, row])
+        csv.writer(file).writerows([collate.PROVENANCE, row])
     said = "* 48 runs at commit abc (torch 2.13.0; x86_64), started between May and June, 0.5 hours of one worker; 2 of them were"
     assert said in written(results)
 

@@ -22,7 +22,7 @@ from rich.console import Console
 
 from benchmark import run
 from benchmark.files import Planned
-from benchmark.runner import execute, plan, progress
+from benchmark.runner import execute, jobs, plan, progress
 
 ROOT = Path(__file__).parents[1]
 # Stand-ins leave nothing that could be reported on.
@@ -696,10 +696,10 @@ def test_an_edit_while_the_command_runs_starts_nothing_more(stand_ins):
     args = arguments(heads=("linear",), num_seeds=2, workers=1)
     runs = plan.asked_for(args)
     execution = execute.Execution(OUT, {"ppo_acpg.py": execute.hash_of("ppo_acpg.py")})
-    for _ in execution.run(runs[0]):
+    for _ in execution.run((runs[0],)):
         pass
     edit()
-    for _ in execution.run(runs[1]):
+    for _ in execution.run((runs[1],)):
         pass
     one, two = records().values()
     assert (one["outcome"], two["outcome"]) == ("finished", "failed")
@@ -713,15 +713,16 @@ def test_a_run_goes_on_in_its_environment(stand_ins):
     names it."""
     env_id = "benchmark.envs:IdealCliffWalking-v0"
     (entry,) = plan.asked_for(arguments(env_ids=(env_id,), heads=("etf",), num_seeds=1))
-    assert execute.next_command(OUT, entry, None) == execute.command(OUT, entry)
-    record = execute.record_of_attempt(OUT, entry, "0").model_copy(update={"run_dir": "a"})
-    assert execute.next_command(OUT, entry, record) == execute.command(OUT, entry)
+    job = (entry,)
+    assert execute.next_command(OUT, job) == execute.command(OUT, job)
+    record = execute.record_of_attempt(OUT, entry, job, "0").model_copy(update={"run_dir": "a"})
     checkpoint = OUT / "runs" / entry.name / "a" / "checkpoint.pt"
     checkpoint.parent.mkdir(parents=True)
+    execute.write_model(OUT / "runs" / entry.name / "record.json", record)
+    assert execute.next_command(OUT, job) == execute.command(OUT, job)
     checkpoint.touch()
     flags = ["--resume", str(checkpoint), "--env-id", env_id]
-    words = [sys.executable, "ppo_acpg.py", *flags]
-    assert execute.next_command(OUT, entry, record) == words
+    assert execute.next_command(OUT, job) == [sys.executable, "ppo_acpg.py", *flags]
 
 
 def test_a_run_that_somebody_else_executes_is_waited_for(stand_ins):
@@ -729,7 +730,7 @@ def test_a_run_that_somebody_else_executes_is_waited_for(stand_ins):
     folder = OUT / "runs" / entry.name
     folder.mkdir(parents=True)
     execution = execute.Execution(OUT, {"ppo_acpg.py": execute.hash_of("ppo_acpg.py")})
-    steps = execution.run(entry)
+    steps = execution.run((entry,))
     with open(folder / "lock", "w") as other:
         assert execute.lock(other)
         assert next(steps) is None and not (folder / "record.json").exists()
@@ -822,14 +823,14 @@ def test_a_device_of_more_workers_than_devices_is_shared_evenly(stand_ins, monke
     used = []
 
     class Execution:
-        def run(self, entry, device):
+        def run(self, job, device):
             used.append(device)
             yield
 
     runs = plan.asked_for(arguments(heads=("linear",), num_seeds=6))
     args = arguments(workers=4, devices=("0", "1"))
     monkeypatch.setattr(time, "sleep", lambda seconds: None)
-    states = run.work(Execution(), runs, args)
+    states = run.work(Execution(), [(entry,) for entry in runs], args)
     assert len(next(states)[0]) == 4 and used == []
     *_, (_, ended) = states
     assert ended == runs and used == ["0", "1", "0", "1", "0", "1"]
@@ -929,3 +930,64 @@ def test_the_real_script_killed_and_continued(tmp_path):
         assert ends == sorted(ends) and 0 <= step - sum(lengths) <= 4 * 500
         assert 10000 <= step < 10000 + 4 * 128
     assert (out / "results" / "runs.csv").exists() and (out / "results" / "report.md").exists()
+
+
+# Many seeds in a process
+def many(out: Path, *flags: str) -> list[str]:
+    """A command of five seeds, three and two in a process."""
+    plan_of_five = ["--heads", "etf", "--num-seeds", "5", "--total-timesteps", "20000"]
+    flags = ("--seeds-per-process", "3", "--out", str(out), *flags)
+    return [sys.executable, "-m", "benchmark.run", *plan_of_five, *flags]
+
+
+def test_seeds_of_a_process_are_runs_like_others(tmp_path):
+    out = tmp_path / "out"
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": ROOT}
+    words = many(out, "--flags", "all --checkpoint-every 4")
+    runner = subprocess.Popen(words, **quiet)
+    wait_until(lambda: any(out.glob("runs/*__2/*/checkpoint.pt")))
+    runner.kill()
+    runner.wait()
+    (out / "runs" / ppo(4, "etf") / "mine").mkdir(parents=True)
+    listed = subprocess.run([*words, "--dry-run"], cwd=ROOT, capture_output=True, text=True)
+    assert all("benchmark/seeds/ppo_acpg.py" in line for line in listed.stdout.splitlines())
+    assert len(listed.stdout.splitlines()) == 2 and "--resume" in listed.stdout
+    assert subprocess.run(words, **quiet).returncode == 0
+
+    found = records(out)
+    assert [record["seed"] for record in found.values()] == [1, 2, 3, 4, 5]
+    for record in found.values():
+        assert record["outcome"] == "finished"
+        assert len(record["beside"]) == (3 if record["seed"] <= 3 else 2)
+        checkpoint = torch.load(run_dir(record["name"], out) / "checkpoint.pt", weights_only=True)
+        assert 20000 <= checkpoint["global_step"] < 20000 + 4 * 128
+        ends = [int(end) for end, _, _ in episodes(record["name"], out)]
+        assert ends == sorted(ends)
+        assert (run_dir(record["name"], out) / "evaluation.csv").exists()
+    with open(out / "results" / "counts.csv") as file:
+        (row,) = csv.DictReader(file)
+    assert (row["planned"], row["finished"]) == ("5", "5")
+
+    more = [*words, "--num-seeds", "6"]
+    assert subprocess.run(more, **quiet).returncode == 0
+    assert {name: records(out)[name] for name in found} == found
+    assert records(out)[ppo(6, "etf")]["command"][1] == "ppo_acpg.py"
+
+
+def test_what_has_no_variant_runs_seed_by_seed(stand_ins):
+    runs = plan.asked_for(arguments(heads=("linear",), num_seeds=3))
+    assert jobs.jobs_of(OUT, runs, set(), 3) == [(entry,) for entry in runs]
+
+
+def test_seeds_that_do_not_follow_each_other_share_no_process(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    runs = plan.asked_for(arguments(heads=("linear", "etf"), num_seeds=5))
+    left = [entry for entry in runs if (entry.arm, entry.seed) != ("etf", 3)]
+    found = jobs.jobs_of(OUT, left, set(), 3)
+    seeds = {tuple((entry.arm, entry.seed) for entry in job) for job in found}
+    assert seeds == {
+        (("linear", 1), ("linear", 2), ("linear", 3)),
+        (("linear", 4), ("linear", 5)),
+        (("etf", 1), ("etf", 2)),
+        (("etf", 4), ("etf", 5)),
+    }

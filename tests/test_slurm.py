@@ -111,7 +111,7 @@ def begin(**flags: object):
     runs = plan.asked_for(args)
     OUT.mkdir(exist_ok=True)
     execution = execute.Execution(OUT, {"ppo_acpg.py": execute.hash_of("ppo_acpg.py")})
-    return runs, run.begin(execution, runs, runs, args)
+    return runs, run.begin(execution, runs, [(entry,) for entry in runs], args)
 
 
 def submitted() -> dict[str, str]:

@@ -7,6 +7,8 @@ environments; environments alone.
 the same hyper-parameters (sb3.py), with logs, each on one thread; PPO also beside CleanRL's
 (cleanrl.py) and SBX's, in JAX. Peers that are packages get a virtual environment of their own,
 `.venv-peers`.
+`--compare seeds-ppo seeds-a2c`: the same beside benchmark/seeds, which train --num-seeds seeds in a
+process, and whose steps are those of all.
 `--compare stages`: the four scripts on CartPole-v1, by stage (stages.py).
 `--compare num-envs`: ppo_acpg.py on CartPole-v1 with more and more environments, whose steps make
 larger batches.
@@ -83,8 +85,11 @@ LIMITS = {  # the least and the largest value of a flag
     "steps": (1024, 10**12),  # from a rollout of Atari on
     "seconds": (0.01, 86_400),
     "turns": (1, 1000),
+    "num_seeds": (2, 1000),
 }
-Comparison = Literal["ppo", "a2c", "trpo", "stages", "num-envs", "atari", "environments"]
+Comparison = Literal[
+    "ppo", "a2c", "trpo", "seeds-ppo", "seeds-a2c", "stages", "num-envs", "atari", "environments"
+]
 
 
 @dataclass
@@ -92,6 +97,7 @@ class Args:
     out: Path  # CSV to write
     compare: tuple[Comparison, ...] = ("ppo", "a2c", "trpo")
     steps: int = 500_000  # environment steps of each training run
+    num_seeds: int = 10  # of --compare seeds-ppo and seeds-a2c
     seconds: float = 10.0  # for which each environment is stepped
     turns: int = 3  # runs of each program
 
@@ -137,9 +143,11 @@ def install_peers() -> Path:
     return python
 
 
-def programs(comparison: str, runs: str, steps: int) -> dict[str, list[object]]:
+def programs(comparison: str, runs: str, args: Args) -> dict[str, list[object]]:
     """Commands of the program to compare with, first, and of the others."""
-    flags = ["--total-timesteps", steps, "--runs-dir", runs]
+    flags = ["--total-timesteps", args.steps, "--runs-dir", runs]
+    if comparison.startswith("seeds-"):
+        return seeds(comparison.removeprefix("seeds-"), flags, args.num_seeds)
     if comparison == "atari":
         return atari(flags)
     if comparison == "stages":
@@ -174,6 +182,20 @@ def peers(algorithm: str, flags: list[object]) -> dict[str, list[object]]:
     return commands
 
 
+def seeds(algorithm: str, flags: list[object], num_seeds: int) -> dict[str, list[object]]:
+    """Commands of one seed by the peers and by the script, and of many by the script's variant."""
+    script = f"{algorithm}_acpg"
+    theirs = peers(algorithm, flags)
+    theirs.pop("SBX PPO", None)
+    many = [sys.executable, "-m", f"benchmark.seeds.{script}", *flags, "--num-seeds", num_seeds]
+    name = f"seeds/{script}.py --num-seeds {num_seeds}"
+    return theirs | {
+        f"{script}.py": [sys.executable, f"{script}.py", *flags],
+        name: many,
+        f"{name} --compile": [*many, "--compile"],
+    }
+
+
 def scripts(script: str, flags: list[object]) -> dict[str, list[object]]:
     """Commands of a script of ours with each flag that may change its speed."""
     ours = [sys.executable, script, *flags]
@@ -193,6 +215,7 @@ def train(command: list[object], runs: Path, steps: int, threads: int | None) ->
     if threads is not None:
         environment["OMP_NUM_THREADS"] = str(threads)
     linux = sys.platform == "linux"
+    there = set(runs.iterdir())
     start = time.perf_counter()
     process = subprocess.Popen(
         [str(part) for part in command],
@@ -216,7 +239,11 @@ def train(command: list[object], runs: Path, steps: int, threads: int | None) ->
         measured |= json.loads(stages.read_text())
         stages.unlink()
         return measured
-    return measured | logged(max(runs.iterdir(), key=lambda path: path.stat().st_mtime))
+    logs = [logged(run) for run in set(runs.iterdir()) - there]
+    measured |= logs[0]
+    if all("steps" in log for log in logs):
+        measured["steps"] = sum(log["steps"] for log in logs)
+    return measured
 
 
 def logged(run: Path) -> dict[str, float]:
@@ -284,7 +311,7 @@ def groups(args: Args, runs: str) -> Iterator[dict[str, Callable[[], dict[str, f
             threads = None if comparison == "atari" else 1
             yield {
                 name: partial(train, command, Path(runs), args.steps, threads)
-                for name, command in programs(comparison, runs, args.steps).items()
+                for name, command in programs(comparison, runs, args).items()
             }
 
 
