@@ -50,6 +50,7 @@ import numpy as np
 import torch
 import tyro
 from gymnasium.vector import AutoresetMode, VectorEnv
+from tensorboard.compat.proto.summary_pb2 import Summary
 from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
@@ -1142,6 +1143,7 @@ class Run:
         self.collapse = checkpoint.get("collapse", [])  # all measurements
         self.extra = checkpoint.get("extra", {})  # what else a script wants to find again
         self.episodes = []  # that ended since the last entry in the log
+        self.scalars = {}  # of this iteration, for TensorBoard
         self.start = time.monotonic() - checkpoint.get("seconds", 0.0)
         self.next_line = 0.0  # the seconds at which progress is printed again
         self.training = False
@@ -1317,13 +1319,21 @@ class Run:
         self.log("losses", losses)
 
     def log(self, group: str, scalars: dict[str, float]) -> None:
-        """Log scalars to TensorBoard, charts and losses every `log_every` iterations and at the
-        end; those that are undefined (NaN) are left out."""
+        """Log scalars, charts and losses every `log_every` iterations and at the end; those that
+        are undefined (NaN) are left out."""
         if group in ("charts", "losses") and not self.logs_now():
             return
         for name, value in scalars.items():
             if math.isfinite(value):
-                self.writer.add_scalar(f"{group}/{name}", value, self.global_step)
+                self.scalars[f"{group}/{name}"] = value
+
+    def write_scalars(self) -> None:
+        """Write what was logged since the last time to TensorBoard, as one event."""
+        if not self.scalars:
+            return
+        values = [Summary.Value(tag=tag, simple_value=x) for tag, x in self.scalars.items()]
+        self.writer.file_writer.add_summary(Summary(value=values), self.global_step)
+        self.scalars = {}
 
     def log_collapse(self, metrics: dict[str, float]) -> None:
         """Log measures of collapse, and keep them in the checkpoint, where the benchmark looks."""
@@ -1340,6 +1350,7 @@ class Run:
             _, episode_return, length = np.mean(self.episodes, axis=0)
             self.log("charts", {"episodic_return": episode_return, "episodic_length": length})
             self.episodes = []
+        self.write_scalars()
         if self.iteration % self.args.checkpoint_every == 0 or self.is_done():
             self.save()
 
@@ -1392,6 +1403,7 @@ class Run:
             self.log("eval", {"episodic_return": returns.mean(), "episodic_length": lengths.mean()})
             spread = f"{returns.mean():.1f} +- {returns.std():.1f}"
             self.say(f"{count} greedy episodes: return {spread}")
+            self.write_scalars()
             self.writer.flush()
             envs.close()
         self.say(str(self.path))

@@ -80,8 +80,8 @@ def test_runner_and_collapse_know_it(project):
 
 def test_speed_and_tables_know_it(project):
     code = (
-        "from benchmark.speed.__main__ import programs; from benchmark.readme.evidence import SCRIPTS;"
-        "print([*programs('stages', 'runs', 1)], SCRIPTS)"
+        "from benchmark.speed.__main__ import Args, programs; from benchmark.readme.evidence import SCRIPTS;"
+        "print([*programs('stages', 'runs', Args('x'))], SCRIPTS)"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=project, capture_output=True, text=True, check=True

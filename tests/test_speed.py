@@ -258,10 +258,30 @@ def test_peers_that_were_half_installed_are_installed_again(tmp_path, monkeypatc
     assert len(commands) == 4
 
 
+def test_many_seeds_are_compared_with_peers_and_with_one_seed(monkeypatch):
+    monkeypatch.setattr(speed, "install_peers", lambda: Path("python"))
+    args = speed.Args(Path("x"), steps=1024, num_seeds=7)
+    commands = speed.programs("seeds-ppo", "runs", args)
+    many = "seeds/ppo_acpg.py --num-seeds 7"
+    assert [*commands] == ["SB3 PPO", "CleanRL PPO", "ppo_acpg.py", many, f"{many} --compile"]
+    assert commands[many][-2:] == ["--num-seeds", 7]
+
+
+def test_the_steps_of_many_seeds_are_those_of_all(tmp_path):
+    """Two runs in a process, of 8 and 9 rollouts of ten steps."""
+    code = (
+        "from torch.utils.tensorboard import SummaryWriter;"
+        f"[SummaryWriter(f'{tmp_path}/{{n}}').add_scalar('charts/SPS', 1.0, n) for n in (80, 90)]"
+    )
+    (tmp_path / "former").mkdir()
+    measured = speed.train([sys.executable, "-c", code], tmp_path, 85, 1)
+    assert measured["steps"] == 170
+
+
 @pytest.mark.parametrize("bfloat16", [True, False])
 def test_atari_is_compared_with_cleanrl(bfloat16, monkeypatch):
     monkeypatch.setattr(speed, "has_bfloat16", lambda: bfloat16)
-    commands = speed.programs("atari", "runs", 1024)
+    commands = speed.programs("atari", "runs", speed.Args(Path("x")))
     first, second, *_ = commands
     assert (first, second) == ("CleanRL PPO Atari", "ppo_atari_acpg.py")
     assert "benchmark.speed.cleanrl_atari" in commands[first]
