@@ -229,7 +229,7 @@ def run_all(args: Args, console: Console) -> list[Planned]:
         if args.cluster == "local":
             at_a_time = min(at_a_time, progress.cores())
         runs_of_job = len(left) / max(1, len(jobs))
-        forecast = progress.Forecast(out, steps, at_a_time * runs_of_job)
+        forecast = progress.Forecast(out, steps, at_a_time * runs_of_job, runs_of_job)
         waiting = set(left)
         forecast.note(run for run in runs if run not in waiting)
         console.print(Text(progress.summary(out, runs, left, forecast)), soft_wrap=True)

@@ -879,6 +879,7 @@ def test_the_time_is_estimated_by_cores_images_and_finished_runs():
     one = 4 + 100_000 / 8000
     assert progress.estimate([], left, 2) == pytest.approx(5 * one)
     assert progress.estimate([], left, 100) == pytest.approx(one)
+    assert progress.estimate([], left, 20, 10) == pytest.approx(4 + 2 * 100_000 / 8000)
     images = [("ppo_acpg.py benchmark.envs:MinAtar/Breakout-v1", 100_000)]
     assert progress.estimate([], images, 1) == pytest.approx(4 + 100_000 / 2500)
     atari = [("ppo_atari_acpg.py Pong-v5", 1500)]

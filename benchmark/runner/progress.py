@@ -20,7 +20,9 @@ from benchmark.runner.execute import folder_of, is_finished, log_tail, read_reco
 # environments with images. Rules of thumb, for as long as no run of that kind is finished.
 MLP_SPEED = 8000
 IMAGE_SPEEDS = {"MinAtar/": 2500, "CarRacing": 300, "Atari/": 150, "ppo_atari": 150}
+SPEED_UP = 5  # of a process with many seeds, against one
 STARTING = 4  # seconds that a run takes before its first step and for its greedy episodes
+LONGEST = 8  # runs that a line without a terminal names
 PERIOD = 60.0  # seconds between two lines where there is no terminal
 
 State = tuple[list[Planned], list[Planned]]  # the running runs, and those that have ended
@@ -32,10 +34,15 @@ def kind_of(run: Planned) -> str:
 
 
 def estimate(
-    finished: list[tuple[str, int, float]], left: list[tuple[str, float]], at_a_time: float
+    finished: list[tuple[str, int, float]],
+    left: list[tuple[str, float]],
+    at_a_time: float,
+    runs_of_job: float = 1,
 ) -> float:
     """The seconds that the runs that are `left` take, given as (kind, steps), that many
-    `at_a_time`; by the `finished` ones of the same kind, given as (kind, steps, seconds)."""
+    `at_a_time` and `runs_of_job` in a process; by the `finished` ones of the same kind, given as
+    (kind, steps, seconds)."""
+    slower = max(1, runs_of_job / SPEED_UP)
     steps_of = defaultdict(int)
     seconds_of = defaultdict(float)
     for kind, steps, seconds in finished:
@@ -47,7 +54,7 @@ def estimate(
             each.append(steps * seconds_of[kind] / steps_of[kind])
             continue
         speeds = [speed for word, speed in IMAGE_SPEEDS.items() if word in kind]
-        each.append(STARTING + steps / min(speeds, default=MLP_SPEED))
+        each.append(STARTING + slower * steps / min(speeds, default=MLP_SPEED))
     return max(sum(each) / at_a_time, max(each))
 
 
@@ -79,11 +86,14 @@ def status(out: Path, run: Planned) -> Status:
 class Forecast:
     """The time that runs take, by rules of thumb, finished runs, and those that are running."""
 
-    def __init__(self, out: Path, steps: dict[Planned, int], at_a_time: float):
+    def __init__(
+        self, out: Path, steps: dict[Planned, int], at_a_time: float, runs_of_job: float = 1
+    ):
         """`steps` of all runs of the command."""
         self.out = out
         self.steps = steps
         self.at_a_time = at_a_time
+        self.runs_of_job = runs_of_job
         self.finished = []  # (kind, steps, seconds)
 
     def note(self, runs: Iterable[Planned]) -> None:
@@ -101,7 +111,9 @@ class Forecast:
             left.append((kind_of(run), self.steps[run] * (1 - now.step / now.steps)))
             if now.speed and now.step:
                 samples.append((kind_of(run), now.step, now.step / now.speed))
-        return estimate(samples, left, self.at_a_time) if left else 0.0
+        if not left:
+            return 0.0
+        return estimate(samples, left, self.at_a_time, self.runs_of_job)
 
 
 def summary(out: Path, runs: list[Planned], left: list[Planned], forecast: Forecast) -> str:
@@ -223,6 +235,8 @@ def follow(
                 continue
             counts = f"{done} of {len(runs)} done, {len(running)} running, {len(failed)} failed"
             lines = [f"{run.name}: {now.value}" for run, now in news.items()]
+            if len(lines) > LONGEST:
+                lines[LONGEST:] = ["..."]
             text = "; ".join([f"{counts}, {in_words(seconds)} left", *lines])
             console.print(Text(text), soft_wrap=True)
     return failed
