@@ -27,6 +27,8 @@ other.
 Pictures: measures.png (medians over seeds; thin: seeds), and of the first seed cosines.png (the
 head's rows and the mean activations at the end), projection.png and projection.gif (activations in
 the space that the head's rows span, turned so that the rows are nearest a fixed simplex).
+page.html shows these and the measures of the first seed, to turn and to play, in one file that
+needs nothing else.
 """
 
 import contextlib
@@ -64,6 +66,7 @@ from benchmark.collapse.measures import (
     restore,
     why_missing,
 )
+from benchmark.collapse.page import write_page
 from benchmark.collapse.pictures import (
     LABELS,
     PANELS,
@@ -78,14 +81,21 @@ from benchmark.readme.figure import HEADS
 from benchmark.runner.check import load, one_line
 from benchmark.runner.execute import prepare_child, stop
 
-FILES = ("measures.csv", "measures.png", "cosines.png", "projection.png", "projection.gif")
+FILES = (
+    "measures.csv",
+    "measures.png",
+    "cosines.png",
+    "projection.png",
+    "projection.gif",
+    "page.html",
+)
 MOST = {"seeds": 10_000, "checkpoint_every": 10**9, "workers": 1024}  # of these; the least is 1
 OWN_FLAGS = {"--seed", "--etf-head", "--no-etf-head", "--runs-dir", "--resume"}
 
 
 @dataclass
 class Args:
-    out: Path  # directory to write measures.csv and the pictures to
+    out: Path  # directory to write measures.csv, the pictures and page.html to
     env_id: str = "benchmark.envs:IdealCliffWalking-v0"  # any that the script can run
     script: Literal[*ALGORITHMS] = "ppo_acpg"
     seeds: int = 10  # runs of each head
@@ -107,6 +117,7 @@ class Measured(NamedTuple):
     rows: list[dict]  # of measures.csv
     history: dict[str, list[tuple[int, Look]]]  # of the first seed, a head's looks with their steps
     names: tuple[str, ...]  # of the actions
+    cells: tuple[str, ...]  # names of the states
 
 
 def plan(args: Args, flags: list[str]) -> list[Planned]:
@@ -256,7 +267,8 @@ def measure_all(
             looks.append((step, seen))
         if keys["seed"] == 1:
             history[str(keys["etf_head"])] = looks
-    return Measured(rows, {head: history[head] for head in HEADS}, states.names)
+    in_order = {head: history[head] for head in HEADS}
+    return Measured(rows, in_order, states.names, states.cells)
 
 
 def write_measures(rows: list[dict], path: Path) -> None:
@@ -274,7 +286,7 @@ def rounded(value: object) -> object:
 
 
 def draw(measured: Measured, out: Path) -> None:
-    """All pictures."""
+    """All pictures, and the page."""
     first = measured.rows[0]
     task = first["env_id"].split(":")[-1]
     title = f"{task}, seed 1; label: {LABELS[first['labels']]}"
@@ -283,6 +295,7 @@ def draw(measured: Measured, out: Path) -> None:
     draw_cosines(last, measured.names, title, out / "cosines.png")
     draw_projection(last, measured.names, title, out / "projection.png")
     animate(measured.history, measured.names, title, out / "projection.gif")
+    write_page(*measured, out / "page.html")
 
 
 def table(rows: list[dict]) -> str:

@@ -22,6 +22,7 @@ class States(NamedTuple):
     meaning: Tensor  # (K,): the label that each action stands for
     names: tuple[str, ...]  # of the K actions
     source: str  # of the labels: "optimal" or "greedy"
+    cells: tuple[str, ...]  # names of the states
 
 
 class Look(NamedTuple):
@@ -30,6 +31,7 @@ class Look(NamedTuple):
     features: Tensor  # (states, d): activations
     labels: Tensor  # (states,)
     weight: Tensor  # (K, d): the head's rows
+    logits: Tensor | None = None  # (states, K); for page.html alone
 
 
 def load_checkpoints(folder: Path) -> list[dict]:
@@ -89,6 +91,7 @@ def label_optimally(walk: gym.Env, num_actions: int) -> States:
         meaning=torch.tensor([walk.label(action) for action in range(num_actions)]),
         names=walk.ACTIONS[:num_actions],
         source="optimal",
+        cells=tuple(f"cell {cell}" for cell in walk.CELLS),
     )
 
 
@@ -119,6 +122,7 @@ def label_greedily(script: ModuleType, checkpoint: dict) -> States:
         meaning=torch.arange(num_actions),
         names=tuple(str(action) for action in range(num_actions)),
         source="greedy",
+        cells=tuple(f"state {number}" for number in range(1, NUM_STATES + 1)),
     )
 
 
@@ -143,7 +147,7 @@ def measure(script: ModuleType, agent: nn.Module, states: States) -> tuple[Look,
         within = deviations.square().sum(dim=1).mean()
         between = means.square().sum(dim=1).mean()
         row["trace_ratio"] = (within / between).item()
-    return Look(features, states.labels, weight), row
+    return Look(features, states.labels, weight, logits), row
 
 
 def why_missing(column: str, rows: list[dict]) -> str:

@@ -89,6 +89,12 @@ def extent(looks: list[Look], view: Tensor) -> float:
     return 1.1 * max(abs(points).max() for seen in looks for points in project(seen, view))
 
 
+def moments(history: dict[str, list[tuple[int, Look]]], count: int) -> list[float]:
+    """Steps to show: 0 and so many more, of which most are at the beginning, where most happens."""
+    ends = [looks[k][0] for looks in history.values() for k in (1, -1)]
+    return [0, *np.geomspace(min(ends), max(ends), count)]
+
+
 # measures.png
 def draw_measures(rows: list[dict], out: Path) -> None:
     """Every measure over training, a colour per head: the median over seeds, thick, and the seeds,
@@ -262,8 +268,7 @@ def animate(
     views = {head: best_view(seen) for head, seen in last.items()}
     limit = max(extent([seen for _, seen in looks], views[head]) for head, looks in history.items())
     dimensions = next(iter(views.values())).shape[1]
-    ends = [looks[k][0] for looks in history.values() for k in (1, -1)]
-    steps = [0, *np.geomspace(min(ends), max(ends), 40)]
+    steps = moments(history, 40)
     figure = plt.figure(figsize=(8, 4.9), layout="constrained")
     axes = add_axes(figure, [*history], 1, dimensions)
     elevation, azimuth = VIEWS[0]
