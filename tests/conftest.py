@@ -20,6 +20,7 @@ if not (shutil.which("slurmctld") and shutil.which("munged") and os.geteuid() ==
     MISSING["test_slurm.py"] = "needs root and Debian's slurm-wlm and munge"
 if not shutil.which("chromium"):
     MISSING["test_browser.py"] = "needs Debian's chromium"
+    MISSING["test_collapse_page.py"] = "needs Debian's chromium"
 collect_ignore = [*MISSING]
 SCRIPTS = [*ALGORITHMS]
 SHORT = {script: entry.short.split() for script, entry in ALGORITHMS.items()}

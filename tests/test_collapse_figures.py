@@ -316,7 +316,7 @@ def test_the_command_measures_draws_and_trains_once(tmp_path, capsys, monkeypatc
     main(args, ["--total-timesteps", "4000", "--feature-norm", "2"])
     printed, written = capsys.readouterr().out, (tmp_path / "out" / "measures.csv").read_text()
     assert "labels: optimal action" in printed and "frozen simplex ETF, trained" in printed
-    for picture in ("measures.png", "cosines.png", "projection.png", "projection.gif"):
+    for picture in ("measures.png", "cosines.png", "projection.png", "projection.gif", "page.html"):
         assert (tmp_path / "out" / picture).stat().st_size > 10_000
     rows = list(csv.DictReader(written.splitlines()))
     assert [row["global_step"] for row in rows].count("0") == 2 and {
