@@ -63,7 +63,7 @@ from rich.text import Text
 
 from benchmark.files import Damaged, Planned
 from benchmark.runner import execute, plan, progress
-from benchmark.runner.execute import Job
+from benchmark.runner.execute import Job, programs_of
 from benchmark.runner.jobs import jobs_of
 from benchmark.runner.plan import Refused
 
@@ -138,7 +138,9 @@ def edited(out: Path, runs: list[Planned], console: Console) -> list[Planned]:
         except Damaged as error:
             console.print(Text(f"damaged, so not finished: {error}"), soft_wrap=True)
             continue
-        if record is not None and record.script_hash != hash_of(record.command[1]):
+        if record is not None and record.script_hash != hash_of(
+            frozenset({record.script, record.command[1]})
+        ):
             stale.append(run)
     return stale
 
@@ -225,6 +227,8 @@ def run_all(args: Args, console: Console) -> list[Planned]:
         again = set(stale)
         left = [run for run in runs if run in again or not execute.is_finished(out, run)]
         jobs = jobs_of(out, left, again, args.seeds_per_process)
+        left = list(chain.from_iterable(jobs))  # those that go on together with one of them too
+        steps |= {run: steps_of_task[plan.task_of(run)] for run in left}
         at_a_time = args.workers
         if args.cluster == "local":
             at_a_time = min(at_a_time, progress.cores())
@@ -244,8 +248,7 @@ def run_all(args: Args, console: Console) -> list[Planned]:
         for run in stale:
             if not execute.set_aside(out, run):
                 raise Refused(f"--rerun: {run.name} is still being executed; stop that first")
-        programs = {execute.program_of(job) for job in jobs}
-        hashes = {program: execute.hash_of(program) for program in programs}
+        hashes = {programs: execute.hash_of(programs) for programs in map(programs_of, jobs)}
         execution = execute.Execution(out, hashes, args.run_timeout)
         with closing(begin(execution, runs, jobs, args)) as states:
             failed = progress.follow(left, states, forecast, console)

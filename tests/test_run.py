@@ -25,6 +25,7 @@ from benchmark.files import Planned
 from benchmark.runner import execute, jobs, plan, progress
 
 ROOT = Path(__file__).parents[1]
+PPO = frozenset({"ppo_acpg.py"})  # the programs of a job of one run
 # Stand-ins leave nothing that could be reported on.
 WITHOUT_REPORT = """
 import tyro
@@ -695,7 +696,7 @@ def test_a_rerun_is_dry_if_it_shall(stand_ins, capsys):
 def test_an_edit_while_the_command_runs_starts_nothing_more(stand_ins):
     args = arguments(heads=("linear",), num_seeds=2, workers=1)
     runs = plan.asked_for(args)
-    execution = execute.Execution(OUT, {"ppo_acpg.py": execute.hash_of("ppo_acpg.py")})
+    execution = execute.Execution(OUT, {PPO: execute.hash_of(PPO)})
     for _ in execution.run((runs[0],)):
         pass
     edit()
@@ -729,7 +730,7 @@ def test_a_run_that_somebody_else_executes_is_waited_for(stand_ins):
     (entry,) = plan.asked_for(arguments(heads=("etf",), num_seeds=1))
     folder = OUT / "runs" / entry.name
     folder.mkdir(parents=True)
-    execution = execute.Execution(OUT, {"ppo_acpg.py": execute.hash_of("ppo_acpg.py")})
+    execution = execute.Execution(OUT, {PPO: execute.hash_of(PPO)})
     steps = execution.run((entry,))
     with open(folder / "lock", "w") as other:
         assert execute.lock(other)
@@ -973,6 +974,69 @@ def test_seeds_of_a_process_are_runs_like_others(tmp_path):
     assert subprocess.run(more, **quiet).returncode == 0
     assert {name: records(out)[name] for name in found} == found
     assert records(out)[ppo(6, "etf")]["command"][1] == "ppo_acpg.py"
+
+
+def started(out: Path, job: tuple, **changes: object) -> None:
+    """Records of a job that was cut off, and checkpoints."""
+    for entry in job:
+        record = execute.record_of_attempt(out, entry, job, "0")
+        folder = out / "runs" / entry.name
+        (folder / "a").mkdir(parents=True)
+        (folder / "a" / "checkpoint.pt").touch()
+        changed = record.model_copy(update={"run_dir": "a"} | changes)
+        execute.write_model(folder / "record.json", changed)
+
+
+def test_what_began_together_goes_on_together_whatever_is_asked_for(monkeypatch, tmp_path):
+    monkeypatch.chdir(ROOT)
+    one, two, three, four = plan.asked_for(arguments(heads=("linear",), num_seeds=4))
+    started(tmp_path, (one, two, three))
+    assert jobs.jobs_of(tmp_path, [one, two, three, four], set(), 1) == [(one, two, three), (four,)]
+    assert jobs.jobs_of(tmp_path, [two], set(), 1) == [(one, two, three)]
+    assert jobs.jobs_of(tmp_path, [one, two], {one, two}, 1) == [(one,), (two,)]
+    # without its checkpoint a seed begins anew, in the process of the others
+    (tmp_path / "runs" / one.name / "a" / "checkpoint.pt").unlink()
+    assert jobs.jobs_of(tmp_path, [one, two, three], set(), 1) == [(one, two, three)]
+    # and without a readable record it is alone, as are those beside it that nobody can name
+    (tmp_path / "runs" / one.name / "record.json").write_text("{")
+    assert jobs.jobs_of(tmp_path, [one, two, three], set(), 1) == [(one,), (two, three)]
+
+
+def test_after_a_failure_each_seed_goes_on_alone_as_one_may_fail_all(monkeypatch, tmp_path):
+    monkeypatch.chdir(ROOT)
+    runs = plan.asked_for(arguments(heads=("linear",), num_seeds=3))
+    started(tmp_path, tuple(runs), outcome="failed")
+    assert jobs.jobs_of(tmp_path, runs, set(), 3) == [(entry,) for entry in runs]
+    assert execute.next_command(tmp_path, (runs[0],))[1] == "ppo_acpg.py"
+
+
+def test_a_record_is_of_the_programs_that_train(monkeypatch, tmp_path):
+    monkeypatch.chdir(ROOT)
+    runs = tuple(plan.asked_for(arguments(heads=("linear",), num_seeds=2)))
+    both = frozenset({"ppo_acpg.py", "benchmark/seeds/ppo_acpg.py"})
+    assert execute.programs_of(runs) == both and execute.programs_of(runs[:1]) == PPO
+    assert execute.hash_of(both) != execute.hash_of(PPO)
+
+
+def test_a_variant_is_refused_when_its_script_was_edited(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    runs = plan.asked_for(arguments(heads=("linear",), num_seeds=2))
+    monkeypatch.setitem(execute.VARIANTS, "ppo_acpg.py", "0")
+    with pytest.raises(plan.Refused, match=r"^--seeds-per-process: ppo_acpg.py was edited, and"):
+        jobs.jobs_of(OUT, runs, set(), 2)
+    assert len(jobs.jobs_of(OUT, runs, set(), 1)) == 2
+
+
+def test_fewer_seeds_than_share_a_process_are_brought_to_their_end(tmp_path):
+    out = tmp_path / "out"
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": ROOT}
+    words = many(out, "--flags", "all --checkpoint-every 4", "--num-seeds", "2")
+    runner = subprocess.Popen(words, **quiet)
+    wait_until(lambda: len(list(out.glob("runs/*/*/checkpoint.pt"))) == 2)
+    runner.kill()
+    runner.wait()
+    assert subprocess.run([*words, "--num-seeds", "1"], **quiet).returncode == 0
+    assert [record["outcome"] for record in records(out).values()] == 2 * ["finished"]
 
 
 def test_what_has_no_variant_runs_seed_by_seed(stand_ins):

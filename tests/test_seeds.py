@@ -1,6 +1,8 @@
 """benchmark/seeds/: many seeds in one process leave what the scripts leave one by one."""
 
+import hashlib
 import importlib
+import json
 import random
 import signal
 import sys
@@ -69,6 +71,14 @@ def test_what_a_variant_shares_with_its_script_is_the_same_text(name):
     differing = {key for key in ours.keys() & theirs.keys() if ours[key] != theirs[key]}
     assert differing <= OWN
     assert theirs.keys() - ours.keys() <= {"check_flattened", "loss_gradient", "update"}
+
+
+def test_a_variant_is_one_of_the_script_as_it_is(name):
+    """After an edit of a script, bring its variant into line, and its hash in scripts.json, which
+    benchmark.run trusts."""
+    hashes = json.loads(Path("benchmark/seeds/scripts.json").read_text())
+    assert hashes.keys() == {f"{name}.py" for name in NAMES}
+    assert hashes[f"{name}.py"] == hashlib.sha256(Path(f"{name}.py").read_bytes()).hexdigest()
 
 
 def test_what_the_variants_share_is_the_same_text():
@@ -320,7 +330,7 @@ def test_ctrl_c_saves_all_and_says_how_to_go_on(variant, tmp_path):
 @pytest.mark.parametrize(
     ("flags", "error"),
     [
-        (["--num-seeds", 1], "--num-seeds 1: one alone trains faster"),
+        (["--num-seeds", 1], "--num-seeds 1: must be at least 2"),
         (["--num-seeds", 10**9], "--num-seeds 1000000000: must be at most 1000"),
         (["--seed", 2**32 - 2], "--num-seeds 10: must be at most 1000, and seeds less than"),
         (["--track"], "--track"),
@@ -347,9 +357,59 @@ def test_resume_refuses_what_does_not_belong_together(variant, script, train, ca
         train(variant, "--resume", alone.path / "checkpoint.pt")
     assert "trained alone, and goes on so" in capsys.readouterr().err
     state = runs[2].checkpoint
-    state["args"]["gamma"] = 0.5
+    state["args"]["head_std"] = 0.5
     torch.save(state, runs[2].path / "checkpoint.pt")
     with pytest.raises(SystemExit) as exit:
         train(variant, "--resume", runs[1].path / "checkpoint.pt", "--total-timesteps", 10**4)
     assert exit.value.code == 2
-    assert "with other flags" in capsys.readouterr().err
+    assert "trained with another --head_std" in capsys.readouterr().err
+    (runs[2].path / "checkpoint.pt").write_bytes(b"rubbish")
+    with pytest.raises(SystemExit) as exit:
+        train(variant, "--resume", runs[1].path / "checkpoint.pt", "--total-timesteps", 10**4)
+    assert exit.value.code == 2 and "cannot be read" in capsys.readouterr().err
+    runs[2].path.rename(runs[2].path.with_name("elsewhere"))
+    with pytest.raises(SystemExit) as exit:
+        train(variant, "--resume", runs[1].path / "checkpoint.pt", "--total-timesteps", 10**4)
+    assert exit.value.code == 2 and "is not in" in capsys.readouterr().err
+
+
+def test_a_seed_without_a_checkpoint_begins_anew_in_its_directory(variant, train):
+    flags = ("--total-timesteps", 600, "--eval-episodes", 0, "--runs-dir", "runs/of-{seed}")
+    runs = train(variant, *flags, "--num-seeds", 2)
+    (runs[1].path / "checkpoint.pt").unlink()
+    train(variant, "--resume", runs[2].path / "checkpoint.pt", "--total-timesteps", 1200)
+    for seed, run in runs.items():
+        assert run.path.parent.name == f"of-{seed}" and len([*run.path.parent.iterdir()]) == 1
+        assert 1200 <= run.checkpoint["global_step"] < 1200 + 512
+        ends = [row["global_step"] for row in run.episodes]
+        assert ends == sorted(ends) and ends[0] < 300
+
+
+def test_where_one_seed_gives_up_the_others_count_no_step_they_did_not_learn_from(
+    name, variant, train, monkeypatch
+):
+    collect = variant.collect
+    calls = []
+
+    def broken(*inputs):
+        rollout, episodes = collect(*inputs)
+        calls.append(rollout)
+        if len(calls) == 3:
+            rollout.rewards[0, 1, 0] = torch.nan
+        return rollout, episodes
+
+    monkeypatch.setattr(variant, "collect", broken)
+    with pytest.raises(SystemExit, match="seed 2: the reward of environment 0 at step 0 is nan"):
+        train(variant, "--num-seeds", 3, "--total-timesteps", 10**5)
+    runs = {Run(f.parent).args["seed"]: Run(f.parent) for f in Path().rglob("args.json")}
+    steps = {seed: run.checkpoint["global_step"] for seed, run in runs.items()}
+    learned = [int(rollout.valid[:, k].sum()) for rollout in calls[:2] for k in range(3)]
+    assert steps == {k + 1: learned[k] + learned[k + 3] for k in range(3)}
+    assert {run.checkpoint["iteration"] for seed, run in runs.items() if seed != 2} == {2}
+
+
+def test_what_cannot_begin_says_so_in_one_line(variant, train, capsys):
+    with pytest.raises(SystemExit) as exit:
+        train(variant, "--num-seeds", 2, "--runs-dir", "/proc/nowhere")
+    assert exit.value.code == 2
+    assert capsys.readouterr().err.startswith("error: --runs-dir /proc/nowhere")

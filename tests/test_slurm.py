@@ -15,6 +15,7 @@ from benchmark.runner import execute, plan, slurm
 from tests.test_run import (
     ALL_STEPS,
     OUT,
+    PPO,
     ROOT,
     arguments,
     contents,
@@ -110,7 +111,7 @@ def begin(**flags: object):
     args = arguments(**{"heads": ("linear",), "cluster": "slurm"} | flags)
     runs = plan.asked_for(args)
     OUT.mkdir(exist_ok=True)
-    execution = execute.Execution(OUT, {"ppo_acpg.py": execute.hash_of("ppo_acpg.py")})
+    execution = execute.Execution(OUT, {PPO: execute.hash_of(PPO)})
     return runs, run.begin(execution, runs, [(entry,) for entry in runs], args)
 
 

@@ -7,6 +7,7 @@ import fcntl
 import functools
 import hashlib
 import itertools
+import json
 import os
 import platform
 import shlex
@@ -24,9 +25,10 @@ from pydantic import BaseModel
 
 from benchmark import files
 from benchmark.files import Damaged, Flags, Planned, Record, read_checkpoint, read_model
-from benchmark.runner.plan import name_of
+from benchmark.runner.plan import Refused, name_of
 
 ROOT = Path(__file__).parents[2]
+VARIANTS = json.loads((ROOT / "benchmark" / "seeds" / "scripts.json").read_text())
 Job = tuple[Planned, ...]  # the runs of one process; seeds that follow each other
 PACKAGES = ("torch", "gymnasium", "numpy", "envpool", "ale-py", "minatar")
 # It ended by itself, its flags are wrong, or it was stopped by hand.
@@ -74,12 +76,18 @@ def is_finished(out: Path, run: Planned) -> bool:
     return checkpoint_of(out, run, record) is not None
 
 
-def hash_of(script: str) -> str:
-    """SHA-256 of the script's bytes; empty if there is no such file any more."""
-    try:
-        return hashlib.sha256(Path(script).read_bytes()).hexdigest()
-    except FileNotFoundError:
-        return ""
+def hash_of(programs: set[str]) -> str:
+    """SHA-256 of the programs' bytes; of one that is missing there are none."""
+    digest = hashlib.sha256()
+    for program in sorted(programs):
+        with contextlib.suppress(FileNotFoundError):
+            digest.update(Path(program).read_bytes())
+    return digest.hexdigest()
+
+
+def programs_of(job: Job) -> frozenset[str]:
+    """The program that trains the job, and the script of which it is a variant."""
+    return frozenset({program_of(job), job[0].script})
 
 
 def lock(file: IO) -> bool:
@@ -103,12 +111,16 @@ def log_tail(out: Path, run: Planned) -> str:
 
 
 def variant_of(script: str) -> str | None:
-    """The path of the script's variant for many seeds; None if it has none."""
+    """The path of the script's variant for many seeds; None if it has none. Raises Refused if the
+    script was edited, and the variant maybe not."""
     path = Path(script).resolve()
-    variant = ROOT / "benchmark" / "seeds" / path.name
-    if path.parent != ROOT or not variant.exists():
+    if path.parent != ROOT or path.name not in VARIANTS:
         return None
-    return os.path.relpath(variant)
+    variant = os.path.relpath(ROOT / "benchmark" / "seeds" / path.name)
+    if hash_of({script}) != VARIANTS[path.name]:
+        reason = f"{script} was edited, and {variant} is a variant of it as it was"
+        raise Refused(f"--seeds-per-process: {reason}; leave this flag out")
+    return variant
 
 
 def program_of(job: Job) -> str:
@@ -171,29 +183,29 @@ def record_of_attempt(out: Path, run: Planned, job: Job, script_hash: str) -> Re
     """The run's record as another attempt begins. One that is damaged is moved aside."""
     path = folder_of(out, run) / "record.json"
     try:
-        record = read_record(out, run)
+        former = read_record(out, run)
     except Damaged:
         os.replace(path, free_name(path.with_name("record.json.damaged")))
-        record = None
-    if record is None:
-        now = datetime.now(UTC).isoformat(timespec="seconds")
-        record = Record(
-            **run.model_dump(),
-            outcome="running",
-            script_hash=script_hash,
-            command=tuple(command(out, job)),
-            started=now,
-        )
-    changes = surroundings() | {
-        "outcome": "running",
-        "reason": "",
-        "exit_code": None,
-        "attempts": record.attempts + 1,
-        "beside": tuple(other.name for other in job) if len(job) > 1 else (),
+        former = None
+    record = Record(
+        **run.model_dump(),
+        outcome="running",
+        script_hash=script_hash,
+        command=tuple(command(out, job)),
+        beside=tuple(other.name for other in job) if len(job) > 1 else (),
+        attempts=1,
+        started=datetime.now(UTC).isoformat(timespec="seconds"),
+        **surroundings(),
+    )
+    if former is None:
+        return record
+    kept = {
+        "started": former.started,
+        "attempts": former.attempts + 1,
+        "seconds": former.seconds,
+        "run_dir": former.run_dir,
     }
-    if checkpoint_of(out, run, record) is None:  # it begins anew, in another directory
-        changes["run_dir"] = None
-    return record.model_copy(update=changes)
+    return record.model_copy(update=kept)
 
 
 def shortfall(run_dir: Path | None) -> str:
@@ -242,11 +254,11 @@ class Execution:
     def __init__(
         self,
         out: Path,
-        hashes: dict[str, str],
+        hashes: dict[frozenset[str], str],
         timeout: float | None = None,
         ignored: tuple[signal.Signals, ...] = (),
     ):
-        """`hashes` of the programs when the command began; `timeout` of an attempt in minutes;
+        """`hashes` of jobs' programs when the command began; `timeout` of an attempt in minutes;
         `ignored` signals do not reach a script."""
         self.out = out
         self.hashes = hashes
@@ -279,19 +291,24 @@ class Execution:
         closed before, stops it. Returns its exit code, None if it was stopped for its time or never
         started."""
         out = self.out
-        program = program_of(job)
+        programs = programs_of(job)
+        words = next_command(out, job)
+        resumes = "--resume" in words
         records = {}
+        there = {}
         for run in job:
-            if not is_finished(out, run):
-                records[run] = record_of_attempt(out, run, job, self.hashes[program])
-        now = hash_of(program)
-        if any(record.script_hash != now for record in records.values()):
-            self.end(records, {"outcome": "failed", "reason": f"{program} was edited since"})
+            if is_finished(out, run):
+                continue
+            records[run] = record_of_attempt(out, run, job, self.hashes[programs])
+            if not resumes:  # it makes another directory
+                records[run] = records[run].model_copy(update={"run_dir": None})
+            there[run] = set() if resumes else set(folder_of(out, run).iterdir())
+        if hash_of(programs) != self.hashes[programs]:
+            reason = f"{' or '.join(sorted(programs))} was edited since"
+            self.end(records, {"outcome": "failed", "reason": reason})
             return None
         self.end(records, {})
 
-        words = next_command(out, job)
-        there = {run: set(folder_of(out, run).iterdir()) for run in records}
         start = time.monotonic()
         process = self.start(words, job, locks, device)
         timed_out = False

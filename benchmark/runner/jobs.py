@@ -11,13 +11,15 @@ from benchmark.runner.plan import task_of
 
 def companions(out: Path, run: Planned) -> Job | None:
     """The runs that the run goes on with, itself among them, as they began together; None if it
-    begins anew."""
+    begins anew. After a failure it goes on alone, as one seed may fail them all."""
     try:
         record = read_record(out, run)
     except Damaged:
         return None
     if checkpoint_of(out, run, record) is None:
         return None
+    if record.outcome == "failed":
+        return (run,)
     job = []
     for other in record.beside:
         try:
@@ -45,7 +47,10 @@ def jobs_of(
             jobs.append(job)
             known.update(other.name for other in job)
     for runs in fresh.values():
-        size = seeds_per_process if variant_of(runs[0].script) else 1
+        runs = [run for run in runs if run.name not in known]
+        size = 1
+        if seeds_per_process > 1 and runs and variant_of(runs[0].script):
+            size = seeds_per_process
         while runs:
             job = [runs.pop(0)]
             while runs and len(job) < size and runs[0].seed == job[-1].seed + 1:

@@ -620,6 +620,7 @@ def collect(
         state.lengths += valid[t]
         for i in np.flatnonzero(ended[t]):
             seed = i // args.num_envs
+            # the seed's environments
             own = slice(seed * args.num_envs, (seed + 1) * args.num_envs)
             steps = int(valid[: t + 1, own].sum())
             episode = Episode(steps, float(state.returns[i]), int(state.lengths[i]))
@@ -843,7 +844,7 @@ def train_step(
     with torch.no_grad():
         norm = gradient.norm(dim=1, keepdim=True)
         scale = (args.max_grad_norm / (norm + 1e-6)).clamp(max=1)
-        gradient = torch.where(moves, gradient * scale, 0)
+        gradient = torch.where(moves, gradient * scale, 0)  # it may be NaN where a seed waits
         beta1, beta2 = 0.9, 0.999
         state.steps.add_(moves)
         state.mean.lerp_(gradient, moves * (1 - beta1))
@@ -865,7 +866,9 @@ def update(
     generators: list[torch.Generator],
     args: Args,
 ) -> list[dict[str, float]]:
-    """Epochs of minibatch steps over one batch, for the seeds that are still `running`.
+    """Epochs of minibatch steps over one batch, for the seeds that are still `running`. A seed
+    `goes_on` until its KL divergence ends its update, and `moves` where its minibatch has `enough`
+    rows.
 
     Returns for each seed the means over its steps of the loss's parts and of the gradient's norm,
     and how many were skipped, as an advantage can't be normalized without another.
@@ -915,8 +918,9 @@ def explained_variance(returns: Tensor, values: Tensor) -> float:
 
 
 class Seed:
-    """What belongs to one seed. While it trains, a row of `TrainState` is ahead of its agent and its
-    optimizer, until `catch_up`."""
+    """What belongs to one seed. Its agent, its optimizer and torch's own generator are what the script
+    measures and saves. While it trains, a row of `TrainState` and `generator` are ahead of them:
+    `catch_up` brings them up to date, before each save (`RunOfSeed`) and each measurement."""
 
     def __init__(self, run: "RunOfSeed", envs: VectorEnv):
         seed_everything(run.args)
@@ -981,11 +985,11 @@ def train(args: Args, envs: VectorEnv, seeds: list[Seed]) -> None:
 
         policy.prove()
         rollout, episodes = collect(envs, policy, env_state, generators, args)
-        for number, seed in enumerate(seeds):
+        for number in broken_first(rollout):
             if running[number]:
                 own = Rollout(*(column[:, number] for column in rollout))
-                seed.run.log_rollout(own, episodes[number])
-                seed.run.global_step += int(own.valid.sum())
+                seeds[number].run.log_rollout(own, episodes[number])
+                seeds[number].run.global_step += int(own.valid.sum())
 
         batch = make_batch(agent, state, rollout, args)
         losses = update(losses_fn, step_fn, state, batch, learning_rates, running, generators, args)
@@ -1747,7 +1751,7 @@ def numpy_layers(
 class RunOfSeed(Run):
     """One of the runs of this process."""
 
-    before_save: Callable  # brings what is saved up to date
+    before_save: Callable | None = None  # brings what is saved up to date, once it trains
     gave_up = False
 
     def flags(self) -> dict:
@@ -1780,19 +1784,35 @@ def make_runs(args: Args, checkpoint: dict) -> list[RunOfSeed]:
     runs = []
     folder = Path(args.resume).resolve().parent
     for seed, name in checkpoint["extra"]["beside"]:
-        file = Path(os.path.normpath(folder / name / "checkpoint.pt"))
-        if not file.exists():  # the process was killed before
-            runs.append(RunOfSeed(replace(args_of(args, seed), resume=None), {}))
-            continue
-        state = torch.load(file, map_location="cpu", weights_only=True)
-        own = {"seed": 0, "runs_dir": ""}
-        if state["args"] | own != checkpoint["args"] | own:
-            fail("resume", args.resume, f"beside it trained {file.parent}, with other flags")
-        if args.total_timesteps < min(state["global_step"], state["args"]["total_timesteps"]):
-            reason = f"but {file} is at step {state['global_step']}"
-            fail("total_timesteps", args.total_timesteps, reason)
-        runs.append(RunOfSeed(replace(args, seed=seed, resume=str(file)), state))
+        path = Path(os.path.normpath(folder / name))
+        file = path / "checkpoint.pt"
+        if not path.is_dir():
+            fail("resume", args.resume, f"a run that trained beside it is not in {path}")
+        if file.exists():
+            state = read_beside(args, file, checkpoint["args"])
+            runs.append(RunOfSeed(replace(args, seed=seed, resume=str(file)), state))
+        else:  # the process was killed before
+            run = RunOfSeed(replace(args, seed=seed, resume=None), {})
+            run.path = path
+            runs.append(run)
     return runs
+
+
+def read_beside(args: Args, file: Path, flags: dict) -> dict:
+    """The checkpoint of a run that trained beside the one with these flags."""
+    try:
+        state = torch.load(file, map_location="cpu", weights_only=True)
+        saved = dict(state["args"])
+        trained = min(state["global_step"], saved["total_timesteps"])
+    except Exception as error:  # a damaged file can raise anything
+        fail("resume", args.resume, f"beside it, {file} cannot be read ({type(error).__name__})")
+    for flag in ("env_id", *(field.name for field in fields(HeadArgs))):
+        if saved.get(flag) != flags.get(flag):
+            fail("resume", args.resume, f"beside it, {file} trained with another --{flag}")
+    if args.total_timesteps < trained:
+        reason = f"but {file} is at step {state['global_step']}"
+        fail("total_timesteps", args.total_timesteps, reason)
+    return state
 
 
 def args_of(args: Args, seed: int) -> Args:
@@ -1814,10 +1834,18 @@ def share_signals(runs: list[RunOfSeed]) -> None:
         signal.signal(number, on_signal)
 
 
+def broken_first(rollout: Rollout) -> list[int]:
+    """The numbers of all seeds, first those with a number that is not finite: whose run may give up
+    before a step of the others is counted that they have not learned from."""
+    finite = rollout.obs.isfinite().transpose(0, 1).flatten(1).all(dim=1)
+    finite &= rollout.rewards.isfinite().transpose(0, 1).flatten(1).all(dim=1)
+    return finite.int().argsort(stable=True).tolist()
+
+
 def check_seeds(args: Args) -> None:
     """Refuse what this variant has no use for."""
     if args.num_seeds < 2:
-        fail("num_seeds", args.num_seeds, f"one alone trains faster by {SCRIPT}")
+        fail("num_seeds", args.num_seeds, f"must be at least 2; one trains by {SCRIPT}")
     if args.num_seeds > 1000 or args.seed + args.num_seeds > 2**32:
         fail("num_seeds", args.num_seeds, "must be at most 1000, and seeds less than 2**32")
     if args.track:
@@ -1880,7 +1908,7 @@ def main() -> None:
 def save_all(runs: list[RunOfSeed]) -> None:
     """Save the runs that train and whose numbers are good."""
     for run in runs:
-        if run.training and not run.gave_up:
+        if run.before_save is not None and run.training and not run.gave_up:
             run.save()
 
 
