@@ -156,7 +156,7 @@ def test_a_plan_is_brought_to_its_end_once(stand_ins, capfd):
         assert (record["group"], record["arm"]) == tuple(name.split("__")[1:3])
         assert {"python", "torch", "gymnasium"} <= record["versions"].keys()
         assert record["machine"] and record["started"]
-        assert record["script_hash"] == execute.hash_of("ppo_acpg.py")
+        assert record["script_hash"] == execute.hash_of({"ppo_acpg.py"})
         assert steps(name) == ALL_STEPS
         assert shlex.join(record["command"]) in (OUT / "runs" / name / "log.txt").read_text()
         flags = ["--etf-head", "--head-frame", "random", "--head-trainable"]
