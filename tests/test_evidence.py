@@ -17,6 +17,7 @@ import pytest
 from scipy import stats
 
 from benchmark.readme import evidence
+from benchmark.readme import head as picture
 from benchmark.reporting.thresholds import threshold
 from tests.made_runs import make_run
 
@@ -310,3 +311,15 @@ def test_the_learned_head_starts_as_a_small_simplex():
         230,
         280,
     ] and "only 230 to 280 times smaller" in TEXT
+
+
+def test_the_picture_of_the_head(tmp_path):
+    """Five marks in each of three panels, each where the runs say; and the committed file is one."""
+    rows = picture.rows()
+    assert rows.groupby("panel").size().tolist() == [5, 5, 5]
+    together = rows[rows["name"] == "all together"].set_index("panel")
+    for panel, difference in together["difference"].items():
+        assert f"{difference:+.3f}" == interval(differences("area", *panel, "")).split()[0]
+    picture.main(picture.Args(out=tmp_path / "head.png"))
+    for path in (tmp_path / "head.png", RESULTS / "table_1_small" / "head.png"):
+        assert path.read_bytes().startswith(b"\x89PNG")
