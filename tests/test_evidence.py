@@ -1,4 +1,4 @@
-"""The README's answer to "does the head help?": its headline figures from the CSV files by other means, and its words."""
+"""The answer to "does the head help?": its headline figures from the CSV files by other means, and its words."""
 
 import csv
 import math
@@ -17,11 +17,13 @@ import pytest
 from scipy import stats
 
 from benchmark.readme import evidence
+from benchmark.readme import head as picture
 from benchmark.reporting.thresholds import threshold
 from tests.made_runs import make_run
 
 RESULTS = Path("benchmark/results")
-README = " ".join(f"{Path('README.md').read_text()} {Path('docs/evidence.md').read_text()}".split())
+PAGES = (Path("README.md"), Path("docs/does-the-head-help.md"))
+TEXT = " ".join(" ".join(page.read_text() for page in PAGES).split())
 RANDOM = {
     "CartPole-v1": 22.2,
     "Acrobot-v1": -499.1,
@@ -56,7 +58,7 @@ def differences(column: str, head: str, baseline: str, script: str) -> np.ndarra
 
 
 def interval(sample: np.ndarray) -> str:
-    """Mean and 95 % interval of Student's t, as the README writes them."""
+    """Mean and 95 % interval of Student's t, as the pages write them."""
     margin = stats.t.ppf(0.975, len(sample) - 1) * sample.std(ddof=1) / math.sqrt(len(sample))
     return f"{sample.mean():+.3f} [{sample.mean() - margin:+.3f}, {sample.mean() + margin:+.3f}]"
 
@@ -75,10 +77,10 @@ def interval(sample: np.ndarray) -> str:
     ],
 )
 def test_headline_figures_are_those_of_the_runs(column, head, baseline, script):
-    assert interval(differences(column, head, baseline, script)) in README
+    assert interval(differences(column, head, baseline, script)) in TEXT
 
 
-@pytest.mark.parametrize("script", ["reinforce", "ppo"])
+@pytest.mark.parametrize("script", ["reinforce", "a2c", "ppo", "trpo"])
 def test_figures_of_the_longer_runs(script):
     with open(RESULTS / f"{script}_checks" / "runs.csv") as file:
         rows = [row for row in csv.DictReader(file) if row["env_id"] == "CartPole-v1"]
@@ -89,7 +91,7 @@ def test_figures_of_the_longer_runs(script):
     margin = stats.t.ppf(0.975, 9) * sample.std(ddof=1) / math.sqrt(10)
     assert (
         f"{sample.mean():+.1f} [{sample.mean() - margin:+.1f}, {sample.mean() + margin:+.1f}]"
-        in README
+        in TEXT
     )
 
 
@@ -101,7 +103,7 @@ def test_figures_of_the_controls_and_of_dispersion():
         if env_id == "CartPole-v1"
     }
     gains = [value - mean["linear"] for head, value in mean.items() if head != "linear"]
-    assert f"by {min(gains):.0f} to {max(gains):.0f}, 6 of them distinguishably" in README
+    assert f"by {min(gains):.0f} to {max(gains):.0f}, 6 of them distinguishably" in TEXT
     stuck = [
         head
         for (_, env_id, head), seeds in finals.items()
@@ -109,7 +111,7 @@ def test_figures_of_the_controls_and_of_dispersion():
         if value < -400
     ]
     assert (
-        f"{len(stuck)} runs of {len(set(stuck))} heads, the learned one among them" in README
+        f"{len(stuck)} runs of {len(set(stuck))} heads, the learned one among them" in TEXT
         and "linear" in stuck
     )
     spread = {
@@ -118,7 +120,7 @@ def test_figures_of_the_controls_and_of_dispersion():
     wider = sum(
         spread[*task, "etf"] > value for (*task, head), value in spread.items() if head == "linear"
     )
-    assert f"in {wider} of 16 cases" in README
+    assert f"in {wider} of 16 cases" in TEXT
 
 
 @pytest.mark.parametrize(
@@ -126,7 +128,7 @@ def test_figures_of_the_controls_and_of_dispersion():
     [("table_1_small", 201, 16, 3), ("table_1_std_2", 201, 16, 1), ("controls_small", 301, 2, 7)],
 )
 def test_no_run_is_missing(folder, first, tasks, heads):
-    """Every script, task and head has ten seeds, as many runs were planned, and the report and the README say so."""
+    """Every script, task and head has ten seeds, as many runs were planned, and the report and the pages say so."""
     cells = values(folder, "final")
     assert len(cells) == tasks * heads and {tuple(sorted(seeds)) for seeds in cells.values()} == {
         tuple(range(first, first + 10))
@@ -134,16 +136,16 @@ def test_no_run_is_missing(folder, first, tasks, heads):
     said = (
         f"{len(cells) * 10} planned, {len(cells) * 10} finished, 0 failed, 0 damaged, 0 unfinished"
     )
-    assert said in README
+    assert said in TEXT
     if heads > 1:
         assert f"\nRuns: {said}.\n" in (RESULTS / folder / "README.md").read_text()
 
 
 def test_nothing_is_called_better_or_worse_whose_interval_has_zero():
-    """In the README and in the reports."""
+    """In the pages and in the reports."""
     found, number = Counter(), r"(-?[\d.,]+)"
     texts = [
-        README,
+        TEXT,
         *(
             (RESULTS / folder / "README.md").read_text()
             for folder in ("table_1_small", "controls_small")
@@ -210,7 +212,7 @@ def test_the_hours_are_those_of_the_commands():
     assert (
         len(hours) == 8
         and hours["runs"].sum() == 640 - 80
-        and f"{hours['hours'].sum():,.0f} hours of cores" in README
+        and f"{hours['hours'].sum():,.0f} hours of cores" in TEXT
     )
 
 
@@ -246,7 +248,7 @@ def test_wrong_flags_end_the_small_experiments_at_once(script):
     assert (result.returncode, result.stderr) == (2, "error: --workers 0: must be at least 1\n")
 
 
-def test_the_readme_s_words_hold():
+def test_the_words_hold():
     """What it says of the figures beside these sentences."""
     area, final = "area under the curve", "final return"
     table, controls = evidence.comparisons(evidence.TABLE), evidence.comparisons(evidence.CONTROLS)
@@ -262,6 +264,8 @@ def test_the_readme_s_words_hold():
         == "better"
     )
     starts = evidence.starts()["verdict"]
+    longer = [evidence.longer_run(script.removesuffix("_acpg")).p for script in evidence.SCRIPTS]
+    assert min(longer) > 0.05
     assert starts["all groups", "16 tasks", area, "linear-2", "linear"] == "better"
     against = starts.xs("linear-2", level="baseline")
     decided = against[against != "not distinguishable"]
@@ -306,4 +310,16 @@ def test_the_learned_head_starts_as_a_small_simplex():
     assert [round(size, -1) for size in sizes] == [
         230,
         280,
-    ] and "only 230 to 280 times smaller" in README
+    ] and "only 230 to 280 times smaller" in TEXT
+
+
+def test_the_picture_of_the_head(tmp_path):
+    """Five marks in each of three panels, each where the runs say; and the committed file is one."""
+    rows = picture.rows()
+    assert rows.groupby("panel").size().tolist() == [5, 5, 5]
+    together = rows[rows["name"] == "all together"].set_index("panel")
+    for panel, difference in together["difference"].items():
+        assert f"{difference:+.3f}" == interval(differences("area", *panel, "")).split()[0]
+    picture.main(picture.Args(out=tmp_path / "head.png"))
+    for path in (tmp_path / "head.png", RESULTS / "table_1_small" / "head.png"):
+        assert path.read_bytes().startswith(b"\x89PNG")

@@ -1,6 +1,7 @@
-"""README.md and docs/action-collapse.md say what the CSV files in benchmark/results/ say."""
+"""README.md and docs/ say what the CSV files in benchmark/results/ say."""
 
 import math
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,9 +9,10 @@ import pandas as pd
 import pytest
 from cogapp.cogapp import Cog
 
-from benchmark.readme import tables
+from benchmark.readme import evidence, tables
 
-FILES = ("README.md", "docs/evidence.md", "docs/action-collapse.md", "benchmark/results/README.md")
+DOCS = sorted(map(str, Path("docs").glob("*.md")))
+FILES = ("README.md", *DOCS, "benchmark/results/README.md")
 
 
 def check(*files: object) -> int:
@@ -19,11 +21,12 @@ def check(*files: object) -> int:
 
 
 def test_tables_are_up_to_date():
-    assert check(*FILES) == 0, f"bring the tables up to date: python -m cogapp -r {' '.join(FILES)}"
+    command = "python -m cogapp -r README.md docs/*.md benchmark/results/README.md"
+    assert check(*FILES) == 0, f"bring the tables up to date: {command}"
 
 
 def test_a_stale_number_is_noticed(tmp_path, capsys):
-    copy, text = tmp_path / "evidence.md", Path("docs/evidence.md").read_text()
+    copy, text = tmp_path / "copy.md", Path("docs/does-the-head-help.md").read_text()
     line = next(line for line in text.splitlines() if line.startswith("| **ETF 2** |"))
     copy.write_text(text)
     assert check(copy) == 0
@@ -39,7 +42,7 @@ def test_new_results_are_noticed(monkeypatch):
         "read",
         lambda name: read(name).assign(final=0.0) if name == "pong/runs.csv" else read(name),
     )
-    assert check("docs/evidence.md") == 5
+    assert check("docs/scripts.md") == 5
 
 
 # SENTENCES
@@ -48,8 +51,8 @@ def extremes(values: pd.Series, digits: int = 0) -> str:
     return f"{values.min():.{digits}f} and {values.max():.{digits}f}"
 
 
-def sentences_of_the_readme() -> Iterator[str]:
-    """Its words beside numbers from the CSV files, where these are no output of cog."""
+def sentences_on_the_scripts() -> Iterator[str]:
+    """Words of docs/scripts.md and docs/speed.md beside numbers from the CSV files."""
     final = {
         (script, *key): runs["final"].sort_values()
         for script in ("ppo", "a2c", "reinforce")
@@ -74,7 +77,7 @@ def sentences_of_the_readme() -> Iterator[str]:
     yield f"`collapse/*` took {tables.read('speed_atari.csv')['collapse'].max():.1f} s"
 
 
-def sentences_of_the_docs() -> Iterator[str]:
+def sentences_on_collapse() -> Iterator[str]:
     """The same for docs/action-collapse.md."""
     yield f"inner products are met to {tables.read('layer_peeled/theorem.csv')['error'].max():.0e}"
     runs = {
@@ -117,13 +120,45 @@ def sentences_of_the_docs() -> Iterator[str]:
     yield f"hardly less than before training ({swing[1][False]:.1f} and {swing[1][True]:.1f})"
 
 
+def sentences_on_the_head() -> Iterator[str]:
+    """The same for docs/does-the-head-help.md."""
+    area, final = "area under the curve", "final return"
+    for head, baseline in (("etf", "linear"), ("linear-2", "linear"), ("etf", "linear-2")):
+        words = evidence.verdict_counts(head, baseline, area).replace(",", " and")
+        yield {
+            ("etf", "linear"): f"the frozen ETF's area is {words}",
+            ("linear-2", "linear"): f"the learned head's larger start is {words}",
+            ("etf", "linear-2"): f"against it the frozen ETF is {words}",
+        }[head, baseline]
+    yield f"its final return {evidence.verdict_counts('etf', 'linear', final).replace(',', ' and')}"
+    more, alone, together = re.findall(
+        r"in (\d+) of 16 cases .* in (\w+), (together .*)\)", evidence.dispersion(area)
+    )[0]
+    yield f"in {more} of 16 cases: by itself distinguishable in {alone}, {together}"
+    days = evidence.hours()["hours"].sum() / 2400
+    yield f"or {days:.0f} days on 100 of them"
+    yield f"The controls would take {evidence.hours_of_controls():,.0f} hours"
+
+
 @pytest.mark.parametrize(
-    ("files", "sentences"),
-    [((*FILES[:2],), sentences_of_the_readme), ((FILES[2],), sentences_of_the_docs)],
+    "sentences", [sentences_on_the_scripts, sentences_on_the_head, sentences_on_collapse]
 )
-def test_numbers_in_sentences_are_those_of_the_results(files, sentences):
-    text = " ".join(" ".join(Path(file).read_text() for file in files).split())
+def test_numbers_in_sentences_are_those_of_the_results(sentences):
+    text = " ".join(" ".join(Path(file).read_text() for file in DOCS).split())
     assert [words for words in sentences() if words not in text] == []
+
+
+def test_words_on_speed():
+    """Twice as fast as both peers, and with ten seeds seven times; three times one seed alone."""
+    single = tables.medians("speed.csv")["steps_per_second"]
+    many = tables.medians("speed_seeds.csv")["steps_per_second"]
+    ten = many["seeds/ppo_acpg.py --num-seeds 10"]
+    for peer in ("SB3 PPO", "CleanRL PPO"):
+        assert 1.8 < single["ppo_acpg.py"] / single[peer] < 2.2
+        assert 6.5 < ten / many[peer] < 7.5
+    assert 2.8 < ten / many["ppo_acpg.py"] < 3.5
+    hours = 1e7 / tables.medians("speed_atari.csv")["steps_per_second"] / 3600
+    assert hours["ppo_atari_acpg.py --amp"] > 6.5 and hours["ppo_atari_acpg.py"] < 11.5
 
 
 # KNOWN ANSWERS

@@ -1,4 +1,4 @@
-"""benchmark/results/{table_1,controls}_small -> docs/evidence.md's answer to "does the head help?".
+"""benchmark/results/{table_1,controls}_small -> the tables of docs/does-the-head-help.md.
 
 As in benchmark/readme/tables.py, whose docstring says how to write it anew, the functions return Markdown, or numbers for
 sentences. What is compared, how, and with which corrections is what benchmark/report.py does.
@@ -155,15 +155,51 @@ def verdict_counts(head: str, baseline: str, measure: str) -> str:
     return f"better in {words.count('better') or 'none'}, worse in {words.count('worse') or 'none'}"
 
 
+def headline() -> str:
+    """The comparisons over all tasks, and where PPO and TRPO stand out, with their verdicts."""
+    heads = [("etf", "linear"), ("linear-2", "linear"), ("etf-trainable", "linear")]
+    heads += [("etf", "linear-2"), ("etf", "etf-trainable")]
+    lines = [(*pair, ALL) for pair in heads]
+    lines[1:1] = [("etf", "linear", "ppo_acpg"), ("etf", "linear", "trpo_acpg")]
+    rows = []
+    for head, baseline, script in lines:
+        name = f"{HEADS[head]} against {HEADS[baseline]}"
+        if script != ALL:
+            name += f", {script.removesuffix('_acpg').upper()}'s {over(script)}"
+        cells = []
+        for measure in (COMPARED["area"], COMPARED["final"]):
+            verdict = small().loc[script, over(script), measure, head, baseline]["verdict"]
+            word = "open" if verdict == "not distinguishable" else f"**{verdict}**"
+            cells.append(f"{gap(head, baseline, measure, script)} {word}")
+        rows.append([name, *cells])
+    return markdown(["", COMPARED["area"], COMPARED["final"]], rows)
+
+
 def longer(script: str) -> str:
     """Frozen ETF less learned head on CartPole with 500k steps: area, its 95 % interval in brackets."""
+    row = longer_run(script)
+    return f"{row.difference:+.1f} [{row.low:+.1f}, {row.high:+.1f}]"
+
+
+def longer_run(script: str) -> pd.Series:
+    """The same with all columns of `compare`."""
     checks = (
         read(f"{script}_checks/runs.csv")
         .query("env_id == 'CartPole-v1'")
         .pivot(index="seed", columns="etf_head", values="area")
     )
-    (row,) = compare(*(checks[head].to_numpy()[None] for head in (True, False))).itertuples()
-    return f"{row.difference:+.1f} [{row.low:+.1f}, {row.high:+.1f}]"
+    return compare(*(checks[head].to_numpy()[None] for head in (True, False))).iloc[0]
+
+
+def longer_table() -> str:
+    """`longer` of all algorithms, with p values corrected together."""
+    names = [script.removesuffix("_acpg") for script in SCRIPTS]
+    tests = corrected(pd.Series([longer_run(name).p for name in names]))
+    rows = [
+        [f"`{name}`", longer(name), p_value(longer_run(name).p), p_value(test)]
+        for name, test in zip(names, tests)
+    ]
+    return markdown(["CartPole-v1, 500k steps", "area", "p", "corrected p"], rows)
 
 
 def dispersion(measure: str) -> str:

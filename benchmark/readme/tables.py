@@ -1,6 +1,6 @@
-"""benchmark/results/*.csv -> the tables of README.md, docs/evidence.md, docs/action-collapse.md and benchmark/results/README.md.
+"""benchmark/results/*.csv -> the tables of README.md, docs/ and benchmark/results/README.md.
 
-    python -m cogapp -r README.md docs/evidence.md docs/action-collapse.md benchmark/results/README.md
+    python -m cogapp -r README.md docs/*.md benchmark/results/README.md
 
 writes anew what stands in these files between `[[[cog CODE ]]]` and `[[[end]]]`, the output of the code, which calls the
 functions below: they return Markdown (https://cog.readthedocs.io). tests/test_tables.py notices what is out of date.
@@ -15,7 +15,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from benchmark.algorithms import ALGORITHMS
 from benchmark.collate import COUNTS
 from benchmark.reporting.thresholds import threshold
 
@@ -131,15 +130,15 @@ def head_scale() -> str:
     return markdown(["rows' norm", *(title for title, _ in SCALED.values()), "mean rank"], rows)
 
 
-def last_activation() -> dict[str, str]:
+def last_activation() -> str:
     """By the CNN's last activation: area on Asterix of the learned head with its default norm."""
     runs = read("head_scale/runs.csv").query(
         "env_id.str.contains('Asterix') and head_std == @DEFAULT_NORMS[False]"
     )
-    return {
-        activation: mean_std(areas, 2)
-        for activation, areas in runs.groupby("feature_activation")["area"]
-    }
+    areas = runs.groupby("feature_activation")["area"]
+    names = {"tanh": "tanh", "relu": "ReLU, CleanRL's", "linear": "linear"}
+    cells = [mean_std(areas.get_group(activation), 2) for activation in names]
+    return markdown(["last activation", *names.values()], [["area", *cells]])
 
 
 def outcome(runs: pd.DataFrame, goal: float) -> str:
@@ -151,30 +150,26 @@ def outcome(runs: pd.DataFrame, goal: float) -> str:
     return f"{mean_std(runs['final'], 1)}, area {mean_std(runs['area'], 0)}, {solved}"
 
 
-def checks() -> str:
-    """Outcomes of *_checks by script, task and head."""
+def checks(script: str) -> str:
+    """Outcomes of a script's longer runs by task and head."""
     rows = []
-    for script in (entry.name for entry in ALGORITHMS.values()):
-        if not (RESULTS / f"{script}_checks").exists():
-            continue
-        steps = read(f"{script}_checks/curves.csv").groupby("env_id")["step"].max()
-        tasks = read(f"{script}_checks/runs.csv").groupby("env_id")
-        for task in [task for task in CHECKED if task in tasks.groups]:
-            runs, goal = tasks.get_group(task), threshold(task)
-            heads = [runs[runs["etf_head"] == etf_head] for etf_head in HEADS]
-            length = f"{steps[task] / 1e6:g}M" if steps[task] >= 1e6 else f"{steps[task] / 1e3:g}k"
-            name = f"`{script}`, {task}, {length}, {len(heads[0])}"
-            rows.append([name, f"{goal:g}", *(outcome(head, goal) for head in heads)])
-    return markdown(["script, task, steps, seeds", "solved at", *HEADS.values()], rows)
+    steps = read(f"{script}_checks/curves.csv").groupby("env_id")["step"].max()
+    tasks = read(f"{script}_checks/runs.csv").groupby("env_id")
+    for task in [task for task in CHECKED if task in tasks.groups]:
+        runs, goal = tasks.get_group(task), threshold(task)
+        heads = [runs[runs["etf_head"] == etf_head] for etf_head in HEADS]
+        length = f"{steps[task] / 1e6:g}M" if steps[task] >= 1e6 else f"{steps[task] / 1e3:g}k"
+        name = f"{task}, {length}, {len(heads[0])}"
+        rows.append([name, f"{goal:g}", *(outcome(head, goal) for head in heads)])
+    return markdown(["task, steps, seeds", "solved at", *HEADS.values()], rows)
 
 
-def peers() -> str:
-    """Areas and final returns of our A2C and TRPO and of their peers."""
+def peers(algorithm: str, digits: int) -> str:
+    """Areas and final returns of our A2C or TRPO and of its peer."""
     rows = []
-    for algorithm, digits in {"a2c": 0, "trpo": 1}.items():
-        for script, runs in read(f"peers_{algorithm}/runs.csv").groupby("script", sort=False):
-            name = PEERS.get(script.upper().replace("-", " "), f"`{script}.py`")
-            rows.append([name, mean_std(runs["area"], digits), mean_std(runs["final"], 0)])
+    for script, runs in read(f"peers_{algorithm}/runs.csv").groupby("script", sort=False):
+        name = PEERS.get(script.upper().replace("-", " "), f"`{script}.py`")
+        rows.append([name, mean_std(runs["area"], digits), mean_std(runs["final"], 0)])
     return markdown(["program", "area", "final"], rows)
 
 
@@ -190,6 +185,17 @@ def minatar() -> str:
         random = runs["final"][runs["epsilon"] == 1].mean()
         rows.append([task.split("/")[1].removesuffix("-v1"), f"{random:.2f}", *cells])
     return markdown(["game", "random", *HEADS.values()], rows)
+
+
+def pong() -> str:
+    """What became of both heads on Pong."""
+    runs = read("pong/runs.csv").set_index("head").loc[["linear", "etf"]]
+    rows = [
+        [name, f"{run.final:.1f}", f"{run.within_variability:.1f}"]
+        for name, run in zip(HEADS.values(), runs.itertuples(), strict=True)
+    ]
+    columns = ["Pong-v5, 1M steps", "return over the last 100 games", "within-action variability"]
+    return markdown(columns, rows)
 
 
 # SPEED
