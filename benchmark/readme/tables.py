@@ -73,6 +73,8 @@ MADE_BY = {  # directories of results, and the files of benchmark/paper/ that ma
     "minatar": "minatar.sh",
     "car_racing": "car_racing.sh",
     "pong": "pong.sh",
+    "many_actions_18": "many_actions.sh",
+    "many_actions_50": "many_actions.sh",
 }
 
 
