@@ -35,7 +35,7 @@ steps_per_second
 and of curves.csv, the run's curve at 25 equally spaced points:
 step       steps so far
 value      mean return of the last 100 episodes up to there; empty before the first episode's end
-and of both the measures of action collapse as the scripts log them (README), the last at or before
+and of both the measures of action collapse as the scripts log them (docs/scripts.md), the last at or before
 the step, of runs.csv the run's last: actions_seen, feature_norm, head_equinorm,
 head_equiangularity, head_maximal_angle, means_equinorm, means_equiangularity, means_maximal_angle,
 self_duality, within_variability.

@@ -23,7 +23,7 @@ if [ "${1-}" = --small ]; then
 fi
 atari="benchmark.envs:Atari/Enduro-v5 benchmark.envs:Atari/Qbert-v5"
 racing=benchmark.envs:DiscreteCarRacing-v0
-bounded="--feature-activation linear --feature-norm 4" # tanh saturates on CarRacing (README)
+bounded="--feature-activation linear --feature-norm 4" # tanh saturates on CarRacing (docs/scripts.md)
 for backbone in mlp cnn; do
   run --out "runs/table_1/$backbone" --scripts reinforce_acpg a2c_acpg --env-ids $racing --total-timesteps 2000000 \
     --num-seeds 20 --flags "all --backbone $backbone $bounded" "$@"
