@@ -13,11 +13,11 @@ from benchmark.algorithms import ALGORITHMS
 from benchmark.collate import COUNTS
 from benchmark.readme.tables import RESULTS, markdown, read
 from benchmark.reporting.comparisons import (
-    NORMALISED,
     ALL,
     COMPARED,
     CONTRASTS,
     FROZEN,
+    NORMALISED,
     TRAINABLE,
     aggregate_comparisons,
     contrast_comparisons,
