@@ -58,7 +58,9 @@ def test_its_tests_run(project):
     ppo = output(project, "pytest", "-n", "0", "--collect-only", "tests", "-k", "ppo_acpg")
     files = {line.split("::")[0] for line in counted}
     assert {"tests/test_life.py", "tests/test_learning.py", "tests/test_stages.py"} <= files
-    assert len(counted) > 0.8 * sum("[ppo_acpg" in line for line in ppo.splitlines())
+    # but for those of the variant for many seeds, which only some scripts have
+    others = [line for line in ppo.splitlines() if not line.startswith("tests/test_seeds.py")]
+    assert len(counted) > 0.8 * sum("[ppo_acpg" in line for line in others)
 
 
 def test_runner_and_collapse_know_it(project):
