@@ -269,10 +269,12 @@ def test_many_seeds_are_compared_with_peers_and_with_one_seed(monkeypatch):
 
 def test_the_steps_of_many_seeds_are_those_of_all(tmp_path):
     """Two runs in a process, of 8 and 9 rollouts of ten steps."""
-    code = (
-        "from torch.utils.tensorboard import SummaryWriter;"
-        f"[SummaryWriter(f'{tmp_path}/{{n}}').add_scalar('charts/SPS', 1.0, n) for n in (80, 90)]"
-    )
+    code = f"""
+from torch.utils.tensorboard import SummaryWriter
+for steps in (80, 90):
+    with SummaryWriter(f"{tmp_path}/{{steps}}") as writer:
+        writer.add_scalar("charts/SPS", 1.0, steps)
+"""
     (tmp_path / "former").mkdir()
     measured = speed.train([sys.executable, "-c", code], tmp_path, 85, 1)
     assert measured["steps"] == 170
