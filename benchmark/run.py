@@ -128,29 +128,31 @@ def claimed(out: Path) -> Iterator[None]:
         yield
 
 
-def edited(out: Path, runs: list[Planned], console: Console) -> list[Planned]:
-    """The runs that were started by their program as it is no longer. Names damaged records."""
+def edited(out: Path, runs: list[Planned], console: Console) -> dict[Planned, str]:
+    """The runs that were started by programs as they are no longer, and the names of these. Names
+    damaged records."""
     hash_of = cache(execute.hash_of)
-    stale = []
+    stale = {}
     for run in runs:
         try:
             record = execute.read_record(out, run)
         except Damaged as error:
             console.print(Text(f"damaged, so not finished: {error}"), soft_wrap=True)
             continue
-        if record is not None and record.script_hash != hash_of(
-            frozenset({record.script, record.command[1]})
-        ):
-            stale.append(run)
+        if record is None:
+            continue
+        programs = frozenset({record.script, record.command[1]})
+        if record.script_hash != hash_of(programs):
+            stale[run] = " or ".join(sorted(programs))
     return stale
 
 
-def refuse_edited(out: Path, stale: list[Planned]) -> None:
-    """Raises Refused with a line for each script that was edited, if there is any."""
+def refuse_edited(out: Path, stale: dict[Planned, str]) -> None:
+    """Raises Refused with a line for each program that was edited, if there is any."""
     advice = "--rerun executes them anew, or take another --out"
     lines = [
-        f"--out {out}: {script} was edited since {count} of these runs were started; {advice}"
-        for script, count in Counter(run.script for run in stale).items()
+        f"--out {out}: {programs} was edited since {count} of these runs were started; {advice}"
+        for programs, count in Counter(stale.values()).items()
     ]
     if lines:
         raise Refused(*lines)
@@ -218,7 +220,6 @@ def run_all(args: Args, console: Console) -> list[Planned]:
     runs = plan.asked_for(args)
     plan.joined(out, runs, args.baseline)  # before anything is written
     steps_of_task = plan.ask_scripts(runs)
-    steps = {run: steps_of_task[plan.task_of(run)] for run in runs}
     with nullcontext() if args.dry_run else claimed(out):
         plan.joined(out, runs, args.baseline)
         stale = edited(out, runs, console)
@@ -228,7 +229,7 @@ def run_all(args: Args, console: Console) -> list[Planned]:
         left = [run for run in runs if run in again or not execute.is_finished(out, run)]
         jobs = jobs_of(out, left, again, args.seeds_per_process)
         left = list(chain.from_iterable(jobs))  # those that go on together with one of them too
-        steps |= {run: steps_of_task[plan.task_of(run)] for run in left}
+        steps = {run: steps_of_task[plan.task_of(run)] for run in chain(runs, left)}
         at_a_time = args.workers
         if args.cluster == "local":
             at_a_time = min(at_a_time, progress.cores())
@@ -244,7 +245,7 @@ def run_all(args: Args, console: Console) -> list[Planned]:
                 print(shlex.join(command(out, job)))
             return []
         if args.cluster == "slurm":
-            import_module("benchmark.runner.slurm").refuse_queued(out, stale)
+            import_module("benchmark.runner.slurm").refuse_queued(out, list(stale))
         for run in stale:
             if not execute.set_aside(out, run):
                 raise Refused(f"--rerun: {run.name} is still being executed; stop that first")

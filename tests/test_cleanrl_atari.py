@@ -11,6 +11,7 @@ from benchmark.reporting.measures import measure
 from benchmark.speed import cleanrl, cleanrl_atari
 from benchmark.speed.__main__ import logged
 from tests.conftest import Run
+from tests.test_cleanrl_peer import made_batch, weights
 
 NUM_ACTIONS = 4
 ROWS = 64
@@ -26,12 +27,6 @@ def our_layers(agent: ppo_atari_acpg.Agent) -> list[nn.Module]:
 def their_layers(agent: cleanrl_atari.Agent) -> list[nn.Module]:
     layers = [*agent.network, agent.actor, agent.critic]
     return [layer for layer in layers if isinstance(layer, nn.Linear | nn.Conv2d)]
-
-
-def weights(layers: list[nn.Module]) -> torch.Tensor:
-    """All weights and biases (P,), in this order."""
-    parts = [part.detach() for layer in layers for part in (layer.weight, layer.bias)]
-    return torch.cat([part.flatten() for part in parts])
 
 
 @pytest.fixture
@@ -59,20 +54,7 @@ def agents(float64) -> tuple[cleanrl_atari.Agent, ppo_atari_acpg.Agent]:
 
 @pytest.fixture
 def batch(agents) -> cleanrl.Batch:
-    """Rows of a policy and a critic somewhat off the agents': ratios and values get clipped."""
-    obs = torch.randint(256, (ROWS, 4, 84, 84)).float()
-    with torch.no_grad():
-        actions, log_probs, _, values = agents[0].get_action_and_value(obs)
-    values = values.flatten() + 0.1 * torch.randn(ROWS)
-    advantages = 3 * torch.randn(ROWS) + 1
-    return cleanrl.Batch(
-        obs=obs,
-        actions=actions.float(),
-        log_probs=log_probs + 0.1 * torch.randn(ROWS),
-        values=values,
-        advantages=advantages,
-        returns=advantages + values,
-    )
+    return made_batch(agents[0], torch.randint(256, (ROWS, 4, 84, 84)).float(), off=0.1)
 
 
 def test_the_agents_are_the_same_function(agents, batch):

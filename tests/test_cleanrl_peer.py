@@ -25,7 +25,7 @@ def their_layers(agent: cleanrl.Agent) -> list[nn.Linear]:
     return [layer for layer in (*agent.actor, *agent.critic) if isinstance(layer, nn.Linear)]
 
 
-def weights(layers: list[nn.Linear]) -> torch.Tensor:
+def weights(layers: list[nn.Module]) -> torch.Tensor:
     """All weights and biases (P,), in this order."""
     return torch.cat(
         [part.detach().flatten() for layer in layers for part in (layer.weight, layer.bias)]
@@ -45,22 +45,27 @@ def agents() -> tuple[cleanrl.Agent, ppo_acpg.Agent]:
     return theirs, ours
 
 
-@pytest.fixture
-def batch(agents) -> cleanrl.Batch:
-    """Rows of a policy and a critic somewhat off the agents': ratios and values get clipped."""
-    obs = torch.randn(ROWS, OBS_SIZE)
+def made_batch(agent: nn.Module, obs: torch.Tensor, off: float) -> cleanrl.Batch:
+    """Rows of these observations, and of a policy and a critic that are `off` the agent's by that
+    standard deviation, so that ratios and values get clipped."""
+    rows = len(obs)
     with torch.no_grad():
-        actions, log_probs, _, values = agents[0].get_action_and_value(obs)
-    values = values.flatten() + 0.2 * torch.randn(ROWS)
-    advantages = 3 * torch.randn(ROWS) + 1
+        actions, log_probs, _, values = agent.get_action_and_value(obs)
+    values = values.flatten() + off * torch.randn(rows)
+    advantages = 3 * torch.randn(rows) + 1
     return cleanrl.Batch(
         obs=obs,
         actions=actions.float(),
-        log_probs=log_probs + 0.2 * torch.randn(ROWS),
+        log_probs=log_probs + off * torch.randn(rows),
         values=values,
         advantages=advantages,
         returns=advantages + values,
     )
+
+
+@pytest.fixture
+def batch(agents) -> cleanrl.Batch:
+    return made_batch(agents[0], torch.randn(ROWS, OBS_SIZE), off=0.2)
 
 
 def test_the_agents_are_the_same_function(agents, batch):

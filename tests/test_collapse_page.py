@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 import subprocess
 from html import unescape
 from pathlib import Path
@@ -22,8 +21,6 @@ from benchmark.collapse.page import (
 )
 from benchmark.collapse.pictures import PANELS, best_view
 from benchmark.runner.check import load
-
-pytestmark = pytest.mark.skipif(not shutil.which("chromium"), reason="needs Debian's chromium")
 
 PPO = load("ppo_acpg.py")
 EVIL = "<b>&lt;<img src=x onerror='window.alerted = true'>"

@@ -21,11 +21,13 @@ def companions(out: Path, run: Planned) -> Job | None:
     if record.outcome == "failed":
         return (run,)
     job = []
-    for other in record.beside:
+    for name in record.beside:
         try:
-            job.append(read_record(out, run.model_copy(update={"name": other})).planned())
-        except (Damaged, AttributeError):  # it goes on, too, but nobody knows how
+            other = read_record(out, run.model_copy(update={"name": name}))
+        except Damaged:  # it goes on, too, but nobody knows how
             continue
+        if other is not None:
+            job.append(other.planned())
     return tuple(job) or (run,)
 
 
