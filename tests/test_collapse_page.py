@@ -144,7 +144,7 @@ def errors(log: str) -> list[str]:
 @pytest.mark.parametrize("width", [390, 1280])
 def test_the_page_in_a_browser(tmp_path, width):
     page = made_page(tmp_path, ("up", "down", "left", EVIL))
-    assert page.stat().st_size < 6_000_000
+    assert page.stat().st_size < 2_500_000
     seen, log = browse(page, width)
     assert errors(log) == [] and not seen["alerted"] and seen["images"] == 0
     assert seen["fetched"] == []
@@ -175,7 +175,7 @@ def test_an_error_on_the_page_is_found(tmp_path):
     page = made_page(tmp_path, ("up", "down", "left", "right"))
     page.write_text(
         page.read_text().replace(
-            "show(0);\n</script>", "show(0); console.error('a'); undefined_function()</script>"
+            "start();\n</script>", "start(); console.error('a'); undefined_function()</script>"
         )
     )
     assert len(errors(browse(page, 390)[1])) == 2

@@ -5,6 +5,8 @@ the script in page.html.jinja hands it to plotly. Names of actions and states ar
 them is read as markup.
 """
 
+import base64
+import gzip
 import itertools
 import re
 from pathlib import Path
@@ -266,6 +268,11 @@ def value_text(value: float | None) -> str:
 
 
 # The page
+def packed(text: str) -> str:
+    """The same in few letters, which `unpack` in page.html.jinja reads."""
+    return base64.b64encode(gzip.compress(text.encode(), mtime=0)).decode()
+
+
 def legend(history: History, names: tuple[str, ...]) -> list[dict[str, str]]:
     """Symbol, colour and name of each label that occurs."""
     labels = sorted(
@@ -318,7 +325,7 @@ def write_page(
         trim_blocks=True,
     )
     text = environment.get_template("page.html.jinja").render(
-        library=get_plotlyjs(),
+        library=packed(get_plotlyjs()),
         drawn=drawn,
         task=first["env_id"].split(":")[-1],
         command=f"--script {first['script']} --env-id {first['env_id']} {first['flags']}".strip(),

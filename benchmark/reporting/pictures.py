@@ -12,6 +12,7 @@ import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib import ticker
+from PIL import Image
 
 from benchmark.reporting import verdicts
 from benchmark.reporting.comparisons import FROZEN, TRAINABLE
@@ -66,12 +67,15 @@ class Panel(NamedTuple):
 
 
 def png(figure: plt.Figure) -> bytes:
-    """The figure as a file, closed."""
+    """The figure as a file, closed. 256 colours are enough for a chart, at a third of the size."""
     file = io.BytesIO()
     figure.get_layout_engine().execute(figure)
     figure.set_layout_engine("none")  # else savefig draws all twice to lay it out once more
     figure.savefig(file, dpi=110)
     plt.close(figure)
+    colours = Image.open(file).convert("RGB").quantize(dither=Image.Dither.NONE)
+    file = io.BytesIO()
+    colours.save(file, "png", optimize=True)
     return file.getvalue()
 
 
