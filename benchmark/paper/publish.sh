@@ -6,6 +6,8 @@
 # collate RUNS RESULTS ARGUMENTS... makes the tables of what lies in RUNS; tables keeps only those of whole runs.
 # publish RUNS RESULTS ARGUMENTS... also reports. The report becomes the folder's README.md. What is large is compressed, and
 # what can be made again is left out: the report in HTML, which holds all pictures once more, and the single episodes.
+# on_small_tasks SIZE is SIZE STD STEPS ENVIRONMENT for each task of the small table, where STD makes the learned head's rows,
+# less their mean, as long as the frame's: 2 sqrt(K / (K - 1)) for K actions.
 code=0
 run() { ${PYTHON:-python} -m benchmark.run "$@" || { code=$? && [ $code = 1 ] || exit $code; }; }
 is_dry() { case " $* " in *" --dry-run "*) ;; *) return 1 ;; esac }
@@ -29,3 +31,10 @@ figure() {
   is_dry "$@" && return
   ${PYTHON:-python} -m benchmark.readme.figure --curves "$1/curves.csv" --out "$1/curves.png"
 }
+on_small_tasks() {
+  "$1" 2.83 200000 CartPole-v1
+  "$1" 2.45 200000 benchmark.envs:envpool/Acrobot-v1
+  "$1" 2.31 100000 FrozenLake-v1
+  "$1" 2.31 50000 benchmark.envs:IdealCliffWalking-v0
+}
+seeds_per_process() { case $1 in ppo | a2c) echo 20 ;; *) echo 1 ;; esac }

@@ -7,6 +7,7 @@ sentences. What is compared, how, and with which corrections is what benchmark/r
 import math
 from functools import cache
 
+import numpy as np
 import pandas as pd
 
 from benchmark.algorithms import ALGORITHMS
@@ -26,7 +27,7 @@ from benchmark.reporting.comparisons import (
     task_comparisons,
 )
 from benchmark.reporting.thresholds import plain_id
-from benchmark.reporting.verdicts import compare, corrected, sign_p
+from benchmark.reporting.verdicts import compare, corrected, sign_p, smallest
 from benchmark.reporting.words import mean_std, p_value
 
 TABLE, STD_2, CONTROLS, HOURS = "table_1_small", "table_1_std_2", "controls_small", "table_1_hours"
@@ -199,6 +200,26 @@ def many_actions() -> str:
         cells.append([name, *(f"{signed(row)} {word(row)}" for row in found)])
     titles = [f"K = {k}, {kind}" for k in MANY for kind in ("sampled area", "greedy return")]
     return markdown(["six tasks each", *titles], cells)
+
+
+def planned_power(seeds: int = 20) -> str:
+    """The smallest difference that so many pairs of seeds would find, frozen ETF less learned head, going by the spread in
+    the small table, in units of the normalised score."""
+    scores = runs(TABLE).pivot_table(
+        index=["script", "seed"], columns="arm", values=["normalised_area", "normalised_final"]
+    )
+    spreads = {}
+    for measure in ("normalised_area", "normalised_final"):
+        differences = scores[measure]["etf"] - scores[measure]["linear"]
+        spreads[measure] = differences.groupby("script").std()
+    rows = []
+    for script in SCRIPTS:
+        if script in spreads["normalised_area"]:
+            errors = np.array([spread[script] / math.sqrt(seeds) for spread in spreads.values()])
+            freedom = np.full(len(errors), seeds - 1.0)
+            least = smallest(errors, freedom, np.full(len(errors), 0.05))
+            rows.append([f"`{script}`", *(f"{value:.3f}" for value in least)])
+    return markdown(["", "normalised area", "normalised final return"], rows)
 
 
 def signed(row: pd.Series) -> str:

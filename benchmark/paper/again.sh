@@ -1,0 +1,19 @@
+#!/usr/bin/env bash
+# Question 3 of benchmark/results/README.md: the small table again, sampled and greedy. Four algorithms, four tasks, five arms,
+# 20 seeds from 1001 on: 1,600 runs, on two cores 25 minutes of PPO and A2C, 55 of TRPO, 35 of REINFORCE.
+# ALGORITHMS="ppo a2c" makes only these.
+set -euo pipefail
+. benchmark/paper/publish.sh
+more=("$@")
+again() { # STD STEPS ENVIRONMENT
+  local script=${algorithm}_acpg.py
+  run --arms "linear=$script" "matched=$script --head-std $1" "etf=$script --etf-head" \
+    "etf-trainable=$script --etf-head --head-trainable" "random=$script --etf-head --head-frame random" \
+    --env-ids "$3" --total-timesteps "$2" --num-seeds 20 --start-seed 1001 \
+    --seeds-per-process "$(seeds_per_process $algorithm)" --out "runs/again_$algorithm" "${more[@]}"
+}
+for algorithm in ${ALGORITHMS:-ppo a2c trpo reinforce}; do
+  on_small_tasks again
+  publish "runs/again_$algorithm" "benchmark/results/again_$algorithm" "${more[@]}"
+done
+exit $code
