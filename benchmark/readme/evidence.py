@@ -18,7 +18,6 @@ from benchmark.reporting.comparisons import (
     COMPARED,
     CONTRASTS,
     FROZEN,
-    NORMALISED,
     TRAINABLE,
     aggregate_comparisons,
     contrast_comparisons,
@@ -50,7 +49,6 @@ GROUPS = {
     ("random", "random-trainable"): "random, frozen and trainable",
     ("orthogonal", "orthogonal-trainable"): "orthogonal, frozen and trainable",
 }
-MANY = {18: "linear:2.06", 50: "linear:2.02"}  # the learned head that starts as large as the frame
 PAIRS = (
     ("etf", "linear"),
     ("etf-trainable", "linear"),
@@ -178,30 +176,6 @@ def headline() -> str:
     return markdown(["", COMPARED["area"], COMPARED["final"]], rows)
 
 
-def many_actions() -> str:
-    """The bandits with 18 and 50 actions, 40k steps: differences of normalised scores over six tasks
-    each, sampled and greedy, with their verdicts, which are corrected over a column."""
-    columns = []
-    for actions, learned in MANY.items():
-        pairs = [(learned, "linear"), ("etf", "linear"), ("etf", learned)]
-        pairs += [("etf", "etf-trainable"), ("etf", "random"), ("etf-trainable", learned)]
-        contrasts = tuple((f"{head} {other}", (head,), (other,)) for head, other in pairs)
-        rows = contrast_comparisons(runs(f"many_actions_{actions}"), contrasts)
-        rows = rows[rows["env_id"].eq("6 tasks") & rows["group"].eq("ppo_acpg")]
-        for measure in (NORMALISED["normalised_area"], NORMALISED["normalised_greedy"]):
-            columns.append(rows[rows["measure"] == measure].set_index("factor"))
-    names = ["learned head from the frame's norm against learned head"]
-    names += ["frozen ETF against learned head", "frozen ETF against learned head from its norm"]
-    names += ["frozen ETF against trainable ETF", "frozen ETF against frozen random rows"]
-    names += ["trainable ETF against learned head from its norm"]
-    cells = []
-    for number, name in enumerate(names):
-        found = [column.iloc[number] for column in columns]
-        cells.append([name, *(f"{signed(row)} {word(row)}" for row in found)])
-    titles = [f"K = {k}, {kind}" for k in MANY for kind in ("sampled area", "greedy return")]
-    return markdown(["six tasks each", *titles], cells)
-
-
 def planned_power(seeds: int = 20) -> str:
     """The smallest difference that so many pairs of seeds would find, frozen ETF less learned head, going by the spread in
     the small table, in units of the normalised score."""
@@ -220,15 +194,6 @@ def planned_power(seeds: int = 20) -> str:
             least = smallest(errors, freedom, np.full(len(errors), 0.05))
             rows.append([f"`{script}`", *(f"{value:.3f}" for value in least)])
     return markdown(["", "normalised area", "normalised final return"], rows)
-
-
-def signed(row: pd.Series) -> str:
-    """A difference and its 95 % interval."""
-    return f"{row['difference']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}]"
-
-
-def word(row: pd.Series) -> str:
-    return "open" if row["verdict"] == "not distinguishable" else f"**{row['verdict']}**"
 
 
 def longer(script: str) -> str:
