@@ -106,7 +106,7 @@ def differences(
 
 
 # Tables
-def cell(row: pd.Series) -> str:
+def cell(row: dict) -> str:
     """Difference, 95 % interval and verdict."""
     word = "open" if row["verdict"] == "not distinguishable" else f"**{row['verdict']}**"
     return f"{row['difference']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}] {word}"
@@ -125,12 +125,9 @@ def over_tasks(folders: dict[str, str], pairs: Iterable[tuple[str, str]] = PAIRS
     for title, folder in folders.items():
         for measure, kind in MEASURES.items():
             titles.append(f"{title}, {kind}")
-            column = differences([(title, runs(folder))], pairs, measure)
-            columns.append(column.set_index("panel"))
-    rows = [
-        [pair_name(pair), *(cell(column.loc[[pair]].iloc[0]) for column in columns)]
-        for pair in pairs
-    ]
+            compared_pairs = differences([(title, runs(folder))], pairs, measure)
+            columns.append([cell(row) for row in compared_pairs.to_dict("records")])
+    rows = [[pair_name(pair), *cells] for pair, *cells in zip(pairs, *columns, strict=True)]
     return markdown(["", *titles], rows)
 
 
@@ -195,14 +192,15 @@ def gains(frame: pd.DataFrame, values: tuple[str, ...], measure: str) -> pd.Data
 
 def gains_table(frame: pd.DataFrame, values: tuple[str, ...], title: str) -> str:
     """`gains` of the sampled area: a row for each value, for each pair of HEADS a column of gains and one of changes."""
-    table = gains(frame, values, AREA).set_index(["name", "panel", "what"]).sort_index()
+    found = gains(frame, values, AREA).to_dict("records")
+    table = {(row["name"], row["panel"], row["what"]): row for row in found}
     rows = []
     for value in values:
         cells = [value]
         for pair in HEADS:
-            cells.append(cell(table.loc[(value, pair, "gain")]))
+            cells.append(cell(table[value, pair, "gain"]))
             first = value == values[0]
-            cells.append("" if first else cell(table.loc[(value, pair, "change")]))
+            cells.append("" if first else cell(table[value, pair, "change"]))
         rows.append(cells)
     titles = [title]
     for pair in HEADS:
