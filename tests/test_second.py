@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from benchmark.readme import second
+from benchmark.readme import collapse_and_return, second
 from benchmark.readme.forest import forest
 from benchmark.reporting.thresholds import plain_id
 from tests.test_evidence import interval
@@ -92,6 +92,27 @@ def test_the_picture_shows_each_row_in_its_panel(tmp_path):
     ]
     forest(pd.DataFrame(rows), {"a": "A", "b": "B"}, "difference", tmp_path / "out.png")
     assert (tmp_path / "out.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_collapse_and_return_by_hand():
+    """Two cells of one task. In the first the measure falls as the return rises, in the second it has no spread."""
+    rows = []
+    for arm, offset in (("linear", 0), ("etf", 10)):
+        for seed in range(4):
+            run = {"folder": "f", "task": "t", "arm": arm, "final": offset + seed}
+            measure = 4.0 - seed if arm == "linear" else 1.0
+            run |= {"self_duality": measure, "normalised_greedy": 1.0 if seed > 1 else 0.5}
+            rows.append(run)
+    made = pd.DataFrame(rows)
+    within = collapse_and_return.within_cells(made, "self_duality")
+    assert sorted(within, key=np.isnan)[0] == pytest.approx(-1) and np.isnan(within).sum() == 1
+    (across,) = collapse_and_return.across_arms(made, "self_duality")
+    assert np.isnan(across)  # two arms tell nothing
+    assert collapse_and_return.at_worse_ends(made, "self_duality") == pytest.approx([0.5, 1.0])
+    assert collapse_and_return.mean_interval([0.5, 1.0, float("nan")]).endswith("(2)")
+    low, high = stats.t.interval(0.95, 1, loc=0.75, scale=0.25)
+    said = collapse_and_return.mean_interval([0.5, 1.0])
+    assert said == f"+0.75 [{low:+.2f}, {high:+.2f}] (2)"
 
 
 # Headline figures, from the CSV files with csv, numpy and scipy
