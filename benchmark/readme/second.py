@@ -22,7 +22,7 @@ AREA, GREEDY = "normalised_area", "normalised_greedy"
 MEASURES = {AREA: "sampled area", GREEDY: "greedy return"}
 NAMES = {
     "linear": "learned head",
-    "matched": "learned head from the frame's norm",
+    "matched": "matched learned head",
     "etf": "frozen ETF",
     "etf-trainable": "trainable ETF",
     "random": "frozen random rows",
@@ -51,14 +51,14 @@ DEFAULTS = {  # of question 5: the value that is a script's default, and the oth
 EPSILONS = ("0", "0.001", "0.01", "0.1", "0.3")
 HEADS = {  # pairs of questions 3 to 6, and what a panel is called
     ("etf", "linear"): "frozen ETF\nagainst learned head",
-    ("matched", "linear"): "learned head from its norm\nagainst learned head",
-    ("etf", "matched"): "frozen ETF against\nlearned head from its norm",
+    ("matched", "linear"): "matched learned head\nagainst learned head",
+    ("etf", "matched"): "frozen ETF against\nmatched learned head",
 }
 GEOMETRY = {  # pairs of question 2, and what they show
     ("etf", "random"): "frozen ETF against\nfrozen random rows",
     ("etf-trainable", "random-trainable"): "trainable ETF against\ntrainable random rows",
     ("etf", "etf-trainable"): "frozen ETF against\ntrainable ETF",
-    ("etf", "matched"): "frozen ETF against\nlearned head from its norm",
+    ("etf", "matched"): "frozen ETF against\nmatched learned head",
 }
 AXES = {
     AREA: "difference of normalised areas, 95 % intervals (right of 0: earns more while learning)",
@@ -142,6 +142,14 @@ def near_k(measure: str) -> pd.DataFrame:
             task = part["task"].iloc[0].removesuffix("-v0").removesuffix("-v1")
             parts.append((f"{task}, d = {width}", part))
     return differences(parts, GEOMETRY, measure)
+
+
+def near_k_table(measure: str) -> str:
+    found = near_k(measure).to_dict("records")
+    table = {(row["name"], row["panel"]): row for row in found}
+    names = dict.fromkeys(row["name"] for row in found)
+    rows = [[name, *(cell(table[name, pair]) for pair in GEOMETRY)] for name in names]
+    return markdown([MEASURES[measure], *map(pair_name, GEOMETRY)], rows)
 
 
 # Questions 3 to 6
