@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Question 1 of benchmark/results/README.md: many actions. PPO on the bandits with 18 and 50 actions, five arms, 20 seeds
 # from 1001 on, in 40k steps (1,200 runs, 10 minutes on two cores) and, with 18 actions, in 200k (600 runs, 25 minutes).
+# FOLDERS="many_actions_18" makes only that one.
 set -euo pipefail
 . benchmark/paper/publish.sh
 many() { # NAME K NORM STEPS
@@ -14,7 +15,11 @@ many() { # NAME K NORM STEPS
 }
 more=("$@")
 # The norms make the learned head's rows, less their mean, as long as the frame's: 2 sqrt(K / (K - 1)).
-many many_actions_18 18 2.06 40000
-many many_actions_50 50 2.02 40000
-many many_actions_18_long 18 2.06 200000
+for folder in ${FOLDERS:-many_actions_18 many_actions_50 many_actions_18_long}; do
+  case $folder in
+    many_actions_18) many $folder 18 2.06 40000 ;;
+    many_actions_50) many $folder 50 2.02 40000 ;;
+    many_actions_18_long) many $folder 18 2.06 200000 ;;
+  esac
+done
 exit $code

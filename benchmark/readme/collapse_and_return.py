@@ -1,17 +1,17 @@
 """Question 9 of benchmark/results/README.md, whether collapse goes with return -> a table of docs/does-the-head-help.md.
 
 The measures of collapse (docs/action-collapse.md), at a run's end, are 0 at collapse: a negative correlation with the return
-says that the two go together. A cell is the runs of a task, an algorithm and an arm, which differ in their seeds.
+says that the two go together. A cell is the runs of a task, an algorithm and an arm, which differ in their seeds. Runs whose
+policy does not use all actions at the end are left out, as their measures are of fewer vectors; of the bandits of question 1
+hardly one is left.
 """
 
 import math
-from collections.abc import Iterable
 
-import numpy as np
 import pandas as pd
 from scipy import stats
 
-from benchmark.readme.second import runs
+from benchmark.readme.second import AGAIN, runs
 from benchmark.readme.tables import markdown
 
 MEASURES = {
@@ -21,57 +21,75 @@ MEASURES = {
     "means_maximal_angle": "maximal angle of mean activations",
     "within_variability": "within-action variability",
 }
-FOLDERS = ("again_ppo", "again_a2c", "many_actions_18", "many_actions_18_long", "many_actions_50")
-CELL = ["folder", "task", "arm"]
+TASK = ["folder", "task"]
+CELL = [*TASK, "arm"]
+LEAST = 8  # runs of a cell whose correlation counts
+LEAST_OF_KIND = 3  # better ones, and worse ones, of a cell whose chance counts
 
 
-def all_runs(folders: Iterable[str] = FOLDERS) -> pd.DataFrame:
-    frame = pd.concat([runs(folder).assign(folder=folder) for folder in folders])
-    return frame.assign(**frame[[*MEASURES]].apply(pd.to_numeric))
+def all_runs() -> pd.DataFrame:
+    """The runs of question 3 that can be compared, with numbers as measures."""
+    frame = pd.concat([runs(folder).assign(folder=folder) for folder in AGAIN.values()])
+    frame = frame.assign(**frame[[*MEASURES, "actions_seen"]].apply(pd.to_numeric))
+    most = frame.groupby(TASK)["actions_seen"].transform("max")
+    return frame[frame["actions_seen"] == most]
 
 
 def correlation(values: pd.Series, returns: pd.Series) -> float:
-    """Spearman's, of those that both have; NaN where one of them has no spread."""
-    both = pd.DataFrame({"values": values, "returns": returns}).dropna()
-    if len(both) < 3 or (both.nunique() < 2).any():
+    """Spearman's; NaN where one of them has no spread."""
+    if values.nunique() < 2 or returns.nunique() < 2:
         return math.nan
-    return stats.spearmanr(both["values"], both["returns"]).statistic
+    return stats.spearmanr(values, returns).statistic
 
 
-def within_cells(frame: pd.DataFrame, measure: str) -> list[float]:
-    """The correlations over the seeds of each cell with their final returns."""
-    return [correlation(cell[measure], cell["final"]) for _, cell in frame.groupby(CELL)]
+def within_cells(frame: pd.DataFrame, measure: str) -> pd.Series:
+    """By task and algorithm: the correlation over the seeds of a cell with their final returns, the mean of its cells."""
+    found = {}
+    for cell, members in frame.dropna(subset=measure).groupby(CELL):
+        if len(members) >= LEAST:
+            found[cell] = correlation(members[measure], members["final"])
+    return mean_over_cells(found)
 
 
-def across_arms(frame: pd.DataFrame, measure: str) -> list[float]:
-    """The same on each task over the means of its arms."""
-    means = frame.groupby(CELL)[[measure, "final"]].mean()
-    return [
-        correlation(task[measure], task["final"]) for _, task in means.groupby(["folder", "task"])
-    ]
+def across_arms(frame: pd.DataFrame, measure: str) -> pd.Series:
+    """By task and algorithm: the correlation over its arms of their means, of all arms that have enough runs."""
+    known = frame.dropna(subset=measure).groupby(CELL)[[measure, "final"]]
+    means = known.mean()[known.size() >= LEAST]
+    found = {}
+    for task, arms in means.groupby(TASK):
+        if len(arms) >= 3:
+            found[task] = correlation(arms[measure], arms["final"])
+    return pd.Series(found, dtype=float).dropna()
 
 
-def at_worse_ends(frame: pd.DataFrame, measure: str) -> list[float]:
-    """For each cell that has both: the probability that a run whose greedy return misses 1 of the normalised score is farther
-    from collapse than one that reaches it (Mann and Whitney's U, by the number of pairs)."""
-    chances = []
-    for _, cell in frame.dropna(subset=[measure, "normalised_greedy"]).groupby(CELL):
-        reaches = cell["normalised_greedy"] >= 1
-        worse = cell.loc[~reaches, measure]
-        better = cell.loc[reaches, measure]
-        if len(worse) and len(better):
-            pairs = len(worse) * len(better)
-            chances.append(stats.mannwhitneyu(worse, better).statistic / pairs)
-    return chances
+def at_worse_ends(frame: pd.DataFrame, measure: str) -> pd.Series:
+    """By task and algorithm, of cells with enough runs of both kinds: the probability that a run whose greedy return misses 1
+    of the normalised score is farther from collapse than one that reaches it (Mann and Whitney's U, by the number of
+    pairs), the mean of its cells."""
+    found = {}
+    for cell, members in frame.dropna(subset=[measure, "normalised_greedy"]).groupby(CELL):
+        reaches = members["normalised_greedy"] >= 1
+        worse = members.loc[~reaches, measure]
+        better = members.loc[reaches, measure]
+        if min(len(worse), len(better)) >= LEAST_OF_KIND:
+            found[cell] = stats.mannwhitneyu(worse, better).statistic / (len(worse) * len(better))
+    return mean_over_cells(found)
 
 
-def mean_interval(values: list[float]) -> str:
-    """The mean, its 95 % interval (Student's t over cells or tasks), and how many there are."""
-    known = np.array(values)[~np.isnan(values)]
-    if len(known) < 2:
-        return f"– ({len(known)})"
-    margin = stats.t.ppf(0.975, len(known) - 1) * stats.sem(known)
-    return f"{known.mean():+.2f} [{known.mean() - margin:+.2f}, {known.mean() + margin:+.2f}] ({len(known)})"
+def mean_over_cells(found: dict[tuple[str, str, str], float]) -> pd.Series:
+    """By task and algorithm, of values by cell."""
+    values = pd.Series(found, dtype=float).dropna()
+    if values.empty:
+        return values
+    return values.groupby(level=[0, 1]).mean()
+
+
+def mean_interval(values: pd.Series) -> str:
+    """The mean, its 95 % interval (Student's t over tasks and algorithms), and their number."""
+    if len(values) < 3:
+        return f"– ({len(values)})"
+    low, high = stats.t.interval(0.95, len(values) - 1, values.mean(), stats.sem(values))
+    return f"{values.mean():+.2f} [{low:+.2f}, {high:+.2f}] ({len(values)})"
 
 
 def table() -> str:
@@ -80,5 +98,9 @@ def table() -> str:
     for measure, name in MEASURES.items():
         found = (of(frame, measure) for of in (within_cells, across_arms, at_worse_ends))
         rows.append([name, *map(mean_interval, found)])
-    columns = ["correlation within cells", "correlation across arms", "chance of worse ends"]
+    columns = [
+        "correlation over seeds",
+        "correlation over arms",
+        "chance that the worse is farther",
+    ]
     return markdown(["distance from collapse", *columns], rows)

@@ -234,6 +234,17 @@ def dispersion(measure: str) -> str:
     return f"in {more.sum()} of {len(table)} cases (by itself distinguishable in {(more & sure).sum() or 'none'}, {together})"
 
 
+def wider() -> str:
+    """In how many cases the area of each arm that starts at norm 2 varies more over seeds than that of the learned head."""
+    learned = runs(STD_2).assign(head="linear-2")
+    cells = pd.concat([runs(TABLE), learned]).groupby(["script", "task", "head"])["area"].std()
+    spreads = cells.unstack()
+    names = ("etf", "etf-trainable", "linear-2")
+    counts = {name: (spreads[name] > spreads["linear"]).sum() for name in names}
+    rows = [[HEADS[name], f"{count} of {len(spreads)}"] for name, count in counts.items()]
+    return markdown(["", "more spread than the learned head in"], rows)
+
+
 def returns(folder: str) -> str:
     """Final returns and areas by script, task and head."""
     heads = [head for head in HEADS if head in set(runs(folder)["head"])]

@@ -13,8 +13,9 @@ MARKERS = {"better": "o", "worse": "s", "not distinguishable": "D"}
 
 
 def forest(rows: pd.DataFrame, titles: dict, axis_title: str, out: Path) -> None:
-    """Draws `rows`, each with `panel` (a key of titles), `name`, `difference`, `low`, `high` and `verdict`. A name that a
-    panel has no row of stays empty there."""
+    """Draws those of `rows` whose `panel` has a title. Each row has besides `name`, its line in all panels, `difference`,
+    `low`, `high` and `verdict`. A name that a panel has no row of stays empty there."""
+    rows = rows[rows["panel"].isin(titles)]
     names = [*dict.fromkeys(rows["name"])]
     height = 1.3 + 0.28 * len(names)
     size = {"figsize": (9, height), "sharex": True, "sharey": True, "layout": "constrained"}
