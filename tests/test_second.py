@@ -1,9 +1,12 @@
 """The second evidence: differences and gains by hand, and its headline figures from the CSV files by other means."""
 
 import csv
+import itertools
+import math
 from collections import defaultdict
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -15,7 +18,7 @@ from benchmark.reporting.thresholds import plain_id
 from tests.test_evidence import interval
 
 RESULTS = Path("benchmark/results")
-TEXT = " ".join(Path("docs/does-the-head-help.md").read_text().split())
+PAGE = Path("docs/does-the-head-help.md")
 
 
 def frame(scores: dict[tuple[str, str], list[float]]) -> pd.DataFrame:
@@ -32,87 +35,128 @@ def frame(scores: dict[tuple[str, str], list[float]]) -> pd.DataFrame:
 def test_differences_are_means_over_tasks_paired_by_seed():
     made = frame(
         {
-            ("A", "linear"): [0.0, 0.0, 0.0],
-            ("A", "etf"): [1.0, 2.0, 3.0],
+            ("A", "linear"): [0.0, 1.0, 4.0],
+            ("A", "etf"): [1.0, 3.0, 7.0],
             ("B", "linear"): [5.0, 6.0, 7.0],
             ("B", "etf"): [5.0, 6.0, 8.0],
         }
-    )
+    ).sample(frac=1, random_state=1)
     pairs = [("etf", "linear"), ("random", "linear")]  # of which one is not there
-    (row,) = second.differences([("part", made)], pairs, second.AREA).to_dict("records")
+    (row,) = second.differences({"part": made}, pairs, second.AREA).to_dict("records")
     gains = np.array([0.5, 1.0, 2.0])
     assert row["panel"] == ("etf", "linear") and row["difference"] == pytest.approx(gains.mean())
     assert row["p"] == pytest.approx(stats.ttest_1samp(gains, 0).pvalue)
+    incomplete = made[(made["task"] != "A") | (made["arm"] != "etf") | (made["seed"] != 1)]
     with pytest.raises(ValueError, match="not known of all seeds"):
-        second.differences([("part", made.iloc[1:])], pairs, second.AREA)
+        second.differences({"part": incomplete}, pairs, second.AREA)
+
+
+def test_all_parts_are_corrected_together():
+    """Of four parts the one that is sure is better; one with p just below 0.05 is not, among four."""
+    noise = np.array([-1.0, 1.0, -1.0, 1.0, 0.0])
+    shifts = {"sure": 9.0, "edge": 1.3, "none": 0.1, "other": -0.1}
+    parts = {}
+    for name, shift in shifts.items():
+        arms = {("A", "linear"): [0.0] * 5, ("A", "etf"): [*(noise + shift)]}
+        parts[name] = frame(arms)
+    rows = second.differences(parts, [("etf", "linear")], second.AREA).set_index("name")
+    assert 0.025 < rows.loc["edge", "p"] < 0.05 < rows.loc["edge", "corrected"]
+    words = ["better", *["not distinguishable"] * 3]
+    assert rows["verdict"].tolist() == words
+    alone = second.differences({"edge": parts["edge"]}, [("etf", "linear")], second.AREA)
+    assert alone["verdict"].tolist() == ["better"]
 
 
 def test_gains_and_what_a_value_changes_about_them():
-    made = frame(
-        {
-            ("A", "linear,1"): [0.0, 1.0, 2.0],
-            ("A", "matched,1"): [1.0, 1.0, 1.0],
-            ("A", "etf,1"): [2.0, 4.0, 3.0],
-            ("A", "linear,2"): [1.0, 0.0, 0.5],
-            ("A", "matched,2"): [0.0, 0.0, 0.0],
-            ("A", "etf,2"): [1.5, 1.0, 1.0],
-        }
-    )
-    found = second.gains(made, ("1", "2"), second.AREA).to_dict("records")
-    table = {(row["name"], row["panel"], row["what"]): row for row in found}
+    """Means over two tasks, of which B adds 1 to all gains of the ETF."""
+    scores = {
+        "linear,1": [0.0, 1.0, 2.0],
+        "matched,1": [1.0, 1.0, 1.0],
+        "etf,1": [2.0, 4.0, 3.0],
+        "linear,2": [1.0, 0.0, 0.5],
+        "matched,2": [0.0, 0.0, 0.0],
+        "etf,2": [1.5, 1.0, 1.0],
+    }
+    made = {("A", arm): areas for arm, areas in scores.items()}
+    for arm, areas in scores.items():
+        made["B", arm] = [area + 2 * arm.startswith("etf") for area in areas]
+    found = second.gains({"ppo": (frame(made), ("1", "2"))}, second.AREA)
+    table = {(row["name"], row["panel"]): np.subtract(*sides) for row, sides in found}
+    assert len(table) == 9
     pair = ("etf", "linear")
-    first, other = np.array([2.0, 3.0, 1.0]), np.array([0.5, 1.0, 0.5])
-    assert table["1", pair, "gain"]["difference"] == pytest.approx(first.mean())
-    assert table["2", pair, "gain"]["difference"] == pytest.approx(other.mean())
-    change = table["2", pair, "change"]
-    assert change["difference"] == pytest.approx((other - first).mean())
-    assert change["p"] == pytest.approx(stats.ttest_rel(other, first).pvalue)
-    assert ("1", pair, "change") not in table
-    assert "+2.000" in second.gains_table(made, ("1", "2"), "value").splitlines()[2]
+    first, other = np.array([3.0, 4.0, 2.0]), np.array([1.5, 2.0, 1.5])
+    assert table["ppo, 1", pair] == pytest.approx(first)
+    assert table["ppo, 2", pair] == pytest.approx(other)
+    assert table["ppo, change", pair] == pytest.approx(other - first)
 
 
-def test_the_picture_shows_each_row_in_its_panel(tmp_path):
-    rows = [
-        {
-            "panel": "a",
-            "name": "x",
-            "difference": 1.0,
-            "low": 0.5,
-            "high": 2.0,
-            "verdict": "better",
-        },
-        {
-            "panel": "b",
-            "name": "y",
-            "difference": -1.0,
-            "low": -2.0,
-            "high": 0.0,
-            "verdict": "worse",
-        },
-    ]
+def test_cells_say_difference_interval_and_verdict():
+    row = {"difference": -0.1234, "low": -0.2, "high": -0.05, "verdict": "worse"}
+    assert second.cell(row) == "-0.123 [-0.200, -0.050] **worse**"
+    same = {"difference": 0.0, "low": math.nan, "high": math.nan}
+    assert second.cell(same | {"verdict": "not distinguishable"}) == "+0.000 open"
+
+
+def test_arms_of_a_folder():
+    assert {*second.runs("many_actions_50")["arm"]} == {
+        "linear",
+        "matched",
+        "etf",
+        "etf-trainable",
+        "random",
+    }
+    assert second.runs("near_k_lake")["task"].unique().tolist() == ["FrozenLake-v1"]
+
+
+def test_the_picture_shows_each_row_in_its_panel(tmp_path, monkeypatch):
+    row = {"difference": 1.0, "low": 0.5, "high": 2.0, "verdict": "better"}
+    rows = [row | {"panel": "a", "name": "x"}, row | {"panel": "b", "name": "y"}]
+    rows += [row | {"panel": "c", "name": "z"}]  # which has no title
+    drawn = []
+    monkeypatch.setattr(plt.Figure, "savefig", lambda figure, *_, **__: drawn.append(figure))
     forest(pd.DataFrame(rows), {"a": "A", "b": "B"}, "difference", tmp_path / "out.png")
-    assert (tmp_path / "out.png").read_bytes().startswith(b"\x89PNG")
+    places = {}
+    for axis in drawn[0].axes:
+        marks = [line for line in axis.lines if line.get_marker() == "o"]
+        places[axis.get_title()] = [(*mark.get_xdata(), *mark.get_ydata()) for mark in marks]
+    assert places == {"A": [(1.0, 0)], "B": [(1.0, 1)]}
+    names = [label.get_text() for label in drawn[0].axes[0].get_yticklabels()]
+    assert names == ["x", "y"]
+
+
+# Question 9
+def ends(arm: str, measures: list[float], finals: list[float], solved: int) -> list[dict]:
+    """Runs of a cell, the last `solved` of which reach 1 of the normalised score."""
+    rows = []
+    for seed, (measure, final) in enumerate(zip(measures, finals, strict=True)):
+        row = {"folder": "f", "task": "t", "arm": arm, "self_duality": measure, "final": final}
+        greedy = 1.0 if seed >= len(finals) - solved else 0.5
+        rows.append(row | {"normalised_greedy": greedy})
+    return rows
 
 
 def test_collapse_and_return_by_hand():
-    """Two cells of one task. In the first the measure falls as the return rises, in the second it has no spread."""
-    rows = []
-    for arm, offset in (("linear", 0), ("etf", 10)):
-        for seed in range(4):
-            run = {"folder": "f", "task": "t", "arm": arm, "final": offset + seed}
-            measure = 4.0 - seed if arm == "linear" else 1.0
-            run |= {"self_duality": measure, "normalised_greedy": 1.0 if seed > 1 else 0.5}
-            rows.append(run)
+    """Over seeds the measure falls with the return; over arms it rises; and the worse are farther, all of them."""
+    up = [*map(float, range(8))]
+    rows = ends("linear", [8.0 - x for x in up], up, 4)
+    rows += ends("etf", [18.0 - x for x in up], [10 + x for x in up], 2)  # too few are solved
+    rows += ends("random", [28.0 - x for x in up], [20 + x for x in up], 0)
+    rows += ends("few", [1.0], [99.0], 0)
     made = pd.DataFrame(rows)
     within = collapse_and_return.within_cells(made, "self_duality")
-    assert sorted(within, key=np.isnan)[0] == pytest.approx(-1) and np.isnan(within).sum() == 1
-    (across,) = collapse_and_return.across_arms(made, "self_duality")
-    assert np.isnan(across)  # two arms tell nothing
-    assert collapse_and_return.at_worse_ends(made, "self_duality") == pytest.approx([0.5, 1.0])
-    assert collapse_and_return.mean_interval([0.5, 1.0, float("nan")]).endswith("(2)")
-    low, high = stats.t.interval(0.95, 1, loc=0.75, scale=0.25)
-    said = collapse_and_return.mean_interval([0.5, 1.0])
-    assert said == f"+0.75 [{low:+.2f}, {high:+.2f}] (2)"
+    assert within.to_dict() == {("f", "t"): pytest.approx(-1)}
+    across = collapse_and_return.across_arms(made, "self_duality")
+    assert across.tolist() == [pytest.approx(1)]
+    assert collapse_and_return.at_worse_ends(made, "self_duality").tolist() == [1.0]
+    assert np.isnan(collapse_and_return.correlation(made["final"], 0 * made["final"]))
+
+
+def test_intervals_over_tasks():
+    values = pd.Series([0.5, 1.0, 0.75])
+    margin = stats.t.ppf(0.975, 2) * values.std() / math.sqrt(3)
+    said = f"+0.75 [{0.75 - margin:+.2f}, {0.75 + margin:+.2f}] (3)"
+    assert collapse_and_return.mean_interval(values) == said
+    assert collapse_and_return.mean_interval(values[:2]) == "– (2)"
 
 
 # Headline figures, from the CSV files with csv, numpy and scipy
@@ -149,22 +193,42 @@ def difference(folder: str, column: str, arm: str, baseline: str, **wanted: str)
     return np.array([ours[seed] - theirs[seed] for seed in sorted(ours)])
 
 
-@pytest.mark.parametrize("column", ["area", "greedy"])
+def table_cells(first: str) -> dict[tuple[str, str], str]:
+    """By row's and column's title: the cells of the page's table whose second column has this title."""
+    lines = PAGE.read_text().splitlines()
+    start = next(k for k, line in enumerate(lines) if line.split(" | ")[1:2] == [first])
+    columns = lines[start].strip("| ").split(" | ")
+    cells = {}
+    for line in itertools.takewhile(lambda line: line.startswith("|"), lines[start + 2 :]):
+        name, *row = line.strip("| ").split(" | ")
+        columns_of_row = columns[-len(row) :]
+        cells |= {(name, column): text for column, text in zip(columns_of_row, row)}
+    return cells
+
+
+MATCHED = {"many_actions_18": "linear:2.06", "many_actions_50": "linear:2.02"}
+MATCHED |= {"many_actions_18_long": "linear:2.06"}
+
+
 @pytest.mark.parametrize(
-    ("folder", "arm", "baseline"),
-    [
-        ("many_actions_18", "etf", "linear"),
-        ("many_actions_18", "etf", "etf-trainable"),
-        ("many_actions_18", "linear:2.06", "linear"),
-        ("many_actions_50", "etf", "linear"),
-        ("many_actions_50", "etf", "linear:2.02"),
-        ("many_actions_18_long", "etf", "linear"),
-        ("many_actions_18_long", "etf", "etf-trainable"),
-        ("again_ppo", "etf", "linear"),
-        ("again_ppo", "etf", "matched"),
-        ("again_a2c", "etf", "linear"),
-        ("again_a2c", "etf", "matched"),
-    ],
+    ("column", "kind"), [("area", "sampled area"), ("greedy", "greedy return")]
 )
-def test_headline_figures_are_those_of_the_runs(folder, column, arm, baseline):
-    assert interval(difference(folder, column, arm, baseline)) in TEXT
+@pytest.mark.parametrize(("title", "folder"), [*second.MANY.items(), *second.AGAIN.items()])
+def test_headline_figures_are_those_of_the_runs(title, folder, column, kind):
+    first = f"{next(iter(second.MANY if title in second.MANY else second.AGAIN))}, sampled area"
+    cells = table_cells(first)
+    for arm, baseline in second.PAIRS:
+        names = [
+            MATCHED.get(folder, name) if name == "matched" else name for name in (arm, baseline)
+        ]
+        row = f"{second.NAMES[arm]} against {second.NAMES[baseline]}"
+        said = cells[row, f"{title}, {kind}"]
+        assert said.startswith(interval(difference(folder, column, *names))), row
+
+
+@pytest.mark.parametrize("column", ["area", "greedy"])
+@pytest.mark.parametrize("width", [17, 64])
+def test_headline_figures_of_few_dimensions(column, width):
+    found = difference("near_k_many", column, "etf", "random", feature_dim=str(width))
+    said = f"| ManyActions18, d = {width} | {interval(found)}"
+    assert said in PAGE.read_text()

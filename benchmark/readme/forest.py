@@ -17,7 +17,7 @@ def forest(rows: pd.DataFrame, titles: dict, axis_title: str, out: Path) -> None
     `low`, `high` and `verdict`. A name that a panel has no row of stays empty there."""
     rows = rows[rows["panel"].isin(titles)]
     names = [*dict.fromkeys(rows["name"])]
-    height = 1.3 + 0.28 * len(names)
+    height = 1.5 + 0.28 * len(names)
     size = {"figsize": (9, height), "sharex": True, "sharey": True, "layout": "constrained"}
     figure, axes = plt.subplots(1, len(titles), **size)
     for axis, (panel, title) in zip(axes, titles.items(), strict=True):

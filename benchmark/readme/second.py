@@ -114,8 +114,8 @@ def pair_name(pair: Pair) -> str:
 
 
 def titles(pairs: Iterable[Pair]) -> dict[Pair, str]:
-    """Of panels, by pair: two lines each."""
-    return {pair: f"{NAMES[pair[0]]}\nagainst {NAMES[pair[1]]}" for pair in pairs}
+    """Of panels, by pair: three lines each."""
+    return {pair: f"{NAMES[pair[0]]}\nagainst\n{NAMES[pair[1]]}" for pair in pairs}
 
 
 # Questions 1 and 3

@@ -75,6 +75,7 @@ MADE_BY = {  # directories of results, and the files of benchmark/paper/ that ma
     "pong": "pong.sh",
     "many_actions_18": "many_actions.sh",
     "many_actions_50": "many_actions.sh",
+    "many_actions_18_long": "many_actions.sh",
     "near_k_ideal": "near_k.sh",
     "near_k_lake": "near_k.sh",
     "near_k_many": "near_k.sh",
