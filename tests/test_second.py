@@ -154,7 +154,7 @@ def test_collapse_and_return_by_hand():
 def test_intervals_over_tasks():
     values = pd.Series([0.5, 1.0, 0.75])
     margin = stats.t.ppf(0.975, 2) * values.std() / math.sqrt(3)
-    said = f"+0.75 [{0.75 - margin:+.2f}, {0.75 + margin:+.2f}] (3)"
+    said = f"0.75 [{0.75 - margin:.2f}, {0.75 + margin:.2f}] (3)"
     assert collapse_and_return.mean_interval(values) == said
     assert collapse_and_return.mean_interval(values[:2]) == "– (2)"
 

@@ -89,7 +89,7 @@ def mean_interval(values: pd.Series) -> str:
     if len(values) < 3:
         return f"– ({len(values)})"
     low, high = stats.t.interval(0.95, len(values) - 1, values.mean(), stats.sem(values))
-    return f"{values.mean():+.2f} [{low:+.2f}, {high:+.2f}] ({len(values)})"
+    return f"{values.mean():.2f} [{low:.2f}, {high:.2f}] ({len(values)})"
 
 
 def table() -> str:

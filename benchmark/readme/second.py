@@ -58,6 +58,7 @@ GEOMETRY = (
     ("etf", "matched"),
 )
 ADDED = (("orthogonal", "random"), ("etf", "orthogonal"), ("etf", "linear"))  # later on
+ARMS = ("linear", "matched", "etf", "etf-trainable", "random")
 AGAIN = {"PPO": "again_ppo", "A2C": "again_a2c"}  # question 3
 OPTIMIZER = {  # question 5: folders, and their values of a flag, the default first
     "PPO": ("optimizer_ppo", ("1e-5", "1e-8")),
@@ -140,6 +141,16 @@ def again(measure: str) -> pd.DataFrame:
             parts[f"{name}, {task}"] = part
         parts[f"{name}, all"] = runs(folder)
     return differences(parts, GAINS, measure)
+
+
+def stuck() -> str:
+    """Of question 3's runs on Acrobot how many end below -400, as a policy does that hardly ever reaches the goal."""
+    rows = []
+    for name, folder in AGAIN.items():
+        finals = runs(folder).query("task == 'Acrobot-v1'").groupby("arm")["final"]
+        counts = [f"{(finals.get_group(arm) < -400).sum()} of {finals.size()[arm]}" for arm in ARMS]
+        rows.append([name, *counts])
+    return markdown(["", *(NAMES[arm] for arm in ARMS)], rows)
 
 
 # Question 2

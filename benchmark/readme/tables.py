@@ -79,6 +79,8 @@ MADE_BY = {  # directories of results, and the files of benchmark/paper/ that ma
     "near_k_ideal": "near_k.sh",
     "near_k_lake": "near_k.sh",
     "near_k_many": "near_k.sh",
+    "again_ppo": "again.sh",
+    "again_a2c": "again.sh",
 }
 
 
