@@ -217,7 +217,7 @@ def singles() -> pd.DataFrame:
         alone = part.set_index("seed")["area"].sort_index()
         if not together.index.equals(alone.index):
             raise ValueError(f"{script}, {task}, {arm}: not the same seeds")
-        what = {"script": script, "task": task, "arm": arm, "measure": "area", "seeds": len(alone)}
+        what = {"script": script, "task": task, "arm": arm, "measure": "area"}
         what |= {"together": together.mean(), "together_std": together.std()}
         what |= {"alone": alone.mean(), "alone_std": alone.std()}
         rows.append(what)
