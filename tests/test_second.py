@@ -232,3 +232,28 @@ def test_headline_figures_of_few_dimensions(column, width):
     found = difference("near_k_many", column, "etf", "random", feature_dim=str(width))
     said = f"| ManyActions18, d = {width} | {interval(found)}"
     assert said in PAGE.read_text()
+
+
+def test_single_runs_beside_seeds_of_one_process():
+    """A row of the table in docs/speed.md, from the CSV files."""
+    areas = {}
+    for folder, script in (("singles", "ppo_acpg"), ("again_ppo", "ppo_acpg")):
+        with open(RESULTS / folder / "runs.csv") as file:
+            for row in csv.DictReader(file):
+                kind = row["script"], plain_id(row["env_id"]), row["arm"]
+                if kind == (script, "CartPole-v1", "linear"):
+                    areas.setdefault(folder, {})[int(row["seed"])] = float(row["area"])
+    seeds = sorted(areas["singles"])
+    alone, together = (np.array([areas[folder][seed] for seed in seeds]) for folder in areas)
+    differences = together - alone
+    margin = stats.t.ppf(0.975, 19) * differences.std(ddof=1) / math.sqrt(20)
+    middle = differences.mean()
+    percent = [100 * x / alone.mean() for x in (middle, middle - margin, middle + margin)]
+    cells = [
+        "`ppo_acpg`, CartPole-v1, learned head",
+        "20 pairs",
+        f"{alone.mean():.1f} ± {alone.std(ddof=1):.1f}",
+        f"{together.mean():.1f} ± {together.std(ddof=1):.1f}",
+        "{:+.1f} % [{:+.1f}, {:+.1f}]".format(*percent),
+    ]
+    assert f"| {' | '.join(cells)} |" in Path("docs/speed.md").read_text()

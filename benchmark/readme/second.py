@@ -60,6 +60,10 @@ GEOMETRY = (
 ADDED = (("orthogonal", "random"), ("etf", "orthogonal"), ("etf", "linear"))  # later on
 ARMS = ("linear", "matched", "etf", "etf-trainable", "random")
 AGAIN = {"PPO": "again_ppo", "A2C": "again_a2c"}  # question 3
+SINGLES = {  # folders of runs of one seed, and where the same trained in one process
+    "singles": ("again_ppo", "again_a2c"),
+    "singles_more": ("together_more",),
+}
 OPTIMIZER = {  # question 5: folders, and their values of a flag, the default first
     "PPO": ("optimizer_ppo", ("1e-5", "1e-8")),
     "A2C": ("optimizer_a2c", ("3.16e-3", "1e-5")),
@@ -204,41 +208,42 @@ def optimizer(measure: str) -> pd.DataFrame:
 
 
 # Many seeds in one process
-@cache
 def singles() -> pd.DataFrame:
-    """Areas of seeds that trained in one process less those of the same in processes of their own, by script, task and head: a
-    comparison each, paired by seed, with both means and standard deviations. Raises ValueError if the seeds differ."""
+    """Areas of seeds that trained in one process less those of the same in processes of their own, by script, task and head,
+    and in the cells with 40 further seeds: a comparison each, paired by seed, with both means and standard deviations. Raises
+    ValueError if the seeds differ."""
+    keys = ["script", "task", "arm", "seed"]
     rows = []
     sides = []
-    for (script, task, arm), part in runs("singles").groupby(["script", "task", "arm"]):
-        frame = runs(f"again_{script.removesuffix('_acpg')}")
-        frame = frame[(frame["task"] == task) & (frame["arm"] == arm)]
-        together = frame.set_index("seed")["area"].sort_index()
-        alone = part.set_index("seed")["area"].sort_index()
-        if not together.index.equals(alone.index):
-            raise ValueError(f"{script}, {task}, {arm}: not the same seeds")
-        what = {"script": script, "task": task, "arm": arm, "measure": "area"}
-        what |= {"together": together.mean(), "together_std": together.std()}
-        what |= {"alone": alone.mean(), "alone_std": alone.std()}
-        rows.append(what)
-        sides.append((together.to_numpy(), alone.to_numpy()))
+    for alone, together in SINGLES.items():
+        others = pd.concat([runs(folder) for folder in together])
+        both = runs(alone).merge(others, on=keys, suffixes=("_alone", "_together"), validate="1:1")
+        if len(both) < len(runs(alone)):
+            raise ValueError(f"{alone}: has seeds that {', '.join(together)} lack")
+        for cell, part in both.groupby(keys[:3]):
+            areas = part[["area_alone", "area_together"]]
+            what = dict(zip(keys, cell)) | {"measure": "area"} | areas.mean().to_dict()
+            rows.append(what | areas.std().add_suffix("_std").to_dict())
+            sides.append((part["area_together"].to_numpy(), part["area_alone"].to_numpy()))
     return compared(rows, sides)
 
 
 def singles_table() -> str:
     rows = []
     for row in singles().itertuples():
-        percent = [100 * x / abs(row.alone) for x in (row.difference, row.low, row.high)]
+        mean = abs(row.area_alone)
+        percent = [100 * x / mean for x in (row.difference, row.low, row.high)]
         rows.append(
             [
                 f"`{row.script}`, {row.task}, {NAMES[row.arm]}",
-                f"{row.alone:.1f} ± {row.alone_std:.1f}",
-                f"{row.together:.1f} ± {row.together_std:.1f}",
+                str(row.seeds),
+                f"{row.area_alone:.1f} ± {row.area_alone_std:.1f}",
+                f"{row.area_together:.1f} ± {row.area_together_std:.1f}",
                 "{:+.1f} % [{:+.1f}, {:+.1f}]".format(*percent),
                 f"{row.corrected:.2f}",
             ]
         )
-    columns = ["area", "runs of one seed", "seeds of one process", "difference", "corrected p"]
+    columns = ["area", "seeds", "runs of one", "in one process", "difference", "corrected p"]
     return markdown(columns, rows)
 
 
