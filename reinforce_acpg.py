@@ -41,6 +41,7 @@ import shlex
 import shutil
 import signal
 import sys
+import sysconfig
 import time
 import traceback
 from collections.abc import Callable
@@ -880,10 +881,13 @@ def numpy_layer(layer: nn.Linear | nn.Tanh) -> Callable[[np.ndarray], np.ndarray
 
 def compiled(function: Callable) -> Callable:
     """The function as one graph, in which torch.autograd.grad is too. Exits with code 2 if there is
-    no compiler."""
+    no compiler, or no header of Python's for it."""
     compiler = os.environ.get("CXX", "g++")  # as torch looks for it
     if shutil.which(compiler) is None:
         fail("compile", True, f"needs a C++ compiler, and there is no {compiler}")
+    header = Path(sysconfig.get_path("include")) / "Python.h"
+    if not header.exists():
+        fail("compile", True, f"needs Python's headers (python3-dev), and there is no {header}")
     torch._dynamo.config.trace_autograd_ops = True
     return torch.compile(function)
 

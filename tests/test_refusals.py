@@ -111,6 +111,15 @@ def test_compile_without_a_compiler(script, launch, capsys, monkeypatch, tmp_pat
     assert not any(tmp_path.iterdir())
 
 
+def test_compile_without_the_headers_of_python(script, launch, capsys, monkeypatch, tmp_path):
+    monkeypatch.setattr("sysconfig.get_path", lambda name: "/no/such/directory")
+    line = refused(launch, script, capsys, "--compile")
+    header = "/no/such/directory/Python.h"
+    reason = f"needs Python's headers (python3-dev), and there is no {header}"
+    assert line == f"error: --compile True: {reason}"
+    assert not any(tmp_path.iterdir())
+
+
 def test_wandb_that_is_not_there(script, launch, capsys, monkeypatch):
     monkeypatch.setattr(script, "find_spec", lambda name: None)
     assert "pip install wandb" in refused(launch, script, capsys, "--track")
