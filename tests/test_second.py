@@ -234,6 +234,18 @@ def test_headline_figures_of_few_dimensions(column, width):
     assert said in PAGE.read_text()
 
 
+def test_runs_that_are_stuck():
+    """The frozen ETF's of PPO on Acrobot, from the CSV files."""
+    lines = PAGE.read_text().splitlines()
+    for title, folder in (("PPO", "again_ppo"), ("PPO, 40 further seeds", "singles_more")):
+        with open(RESULTS / folder / "runs.csv") as file:
+            rows = [row for row in csv.DictReader(file) if "Acrobot" in row["env_id"]]
+        finals = [float(row["final"]) for row in rows if row["arm"] == "etf"]
+        said = f"{sum(final < -400 for final in finals)} of {len(finals)}"
+        cells = [line.split(" | ") for line in lines if line.startswith(f"| {title} | ")]
+        assert said in [row[3] for row in cells]
+
+
 def test_single_runs_beside_seeds_of_one_process():
     """A row of the table in docs/speed.md, from the CSV files."""
     areas = {}
