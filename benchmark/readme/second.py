@@ -173,15 +173,20 @@ def near_k(pairs: Iterable[Pair], measure: str) -> pd.DataFrame:
     return differences(parts, pairs, measure)
 
 
-def near_k_table(pairs: Iterable[Pair], measure: str) -> str:
-    """The same, a row for each task and width; empty where an arm needs more dimensions."""
+def by_name(found: pd.DataFrame, pairs: Iterable[Pair], title: str) -> str:
+    """A table of comparisons: a row for each `name`, a column for each pair; empty where there is none."""
     table = {}
     names = {}
-    for row in near_k(pairs, measure).to_dict("records"):
+    for row in found.to_dict("records"):
         names[row["name"]] = None
         table[row["name"], row["panel"]] = cell(row)
     rows = [[name, *(table.get((name, pair), "") for pair in pairs)] for name in names]
-    return markdown([MEASURES[measure], *map(pair_name, pairs)], rows)
+    return markdown([title, *map(pair_name, pairs)], rows)
+
+
+def near_k_table(pairs: Iterable[Pair], measure: str) -> str:
+    """The same as a table; a cell is empty where an arm needs more dimensions."""
+    return by_name(near_k(pairs, measure), pairs, MEASURES[measure])
 
 
 # Question 5
@@ -209,6 +214,10 @@ def optimizer(measure: str) -> pd.DataFrame:
     parts = {name: (runs(folder), values) for name, (folder, values) in OPTIMIZER.items()}
     rows, sides = zip(*gains(parts, measure))
     return compared([*rows], [*sides])
+
+
+def optimizer_table(measure: str) -> str:
+    return by_name(optimizer(measure), GAINS, MEASURES[measure])
 
 
 # Many seeds in one process
