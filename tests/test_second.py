@@ -201,8 +201,7 @@ def table_cells(first: str) -> dict[tuple[str, str], str]:
     cells = {}
     for line in itertools.takewhile(lambda line: line.startswith("|"), lines[start + 2 :]):
         name, *row = line.strip("| ").split(" | ")
-        columns_of_row = columns[-len(row) :]
-        cells |= {(name, column): text for column, text in zip(columns_of_row, row)}
+        cells |= {(name, column): text for column, text in zip(columns[-len(row) :], row)}
     return cells
 
 
@@ -232,6 +231,18 @@ def test_headline_figures_of_few_dimensions(column, width):
     found = difference("near_k_many", column, "etf", "random", feature_dim=str(width))
     said = f"| ManyActions18, d = {width} | {interval(found)}"
     assert said in PAGE.read_text()
+
+
+@pytest.mark.parametrize(("arm", "column"), [("etf", 1), ("matched", 2)])
+def test_headline_figures_of_the_optimizer(arm, column):
+    """What a smaller epsilon of RMSprop changes about the gain on the learned head."""
+    small, default = (
+        difference("optimizer_a2c", "area", f"{arm},{value}", f"linear,{value}")
+        for value in ("1e-5", "3.16e-3")
+    )
+    lines = PAGE.read_text().splitlines()
+    areas = next(line for line in lines if line.startswith("| A2C, change | "))  # greedy is below
+    assert areas.split(" | ")[column].startswith(interval(small - default))
 
 
 def test_runs_that_are_stuck():

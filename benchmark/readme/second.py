@@ -220,6 +220,17 @@ def optimizer_table(measure: str) -> str:
     return by_name(optimizer(measure), GAINS, MEASURES[measure])
 
 
+def optimizer_scores() -> str:
+    """The normalised areas themselves: means over tasks and seeds, by algorithm, value and head."""
+    heads = ("linear", "matched", "etf")
+    rows = []
+    for name, (folder, values) in OPTIMIZER.items():
+        for value in values:
+            scores = by_seed(runs(folder).query("value == @value"), AREA).mean()
+            rows.append([f"{name}, {value}", *(f"{scores[head]:.3f}" for head in heads)])
+    return markdown(["sampled area", *(NAMES[head] for head in heads)], rows)
+
+
 # Many seeds in one process
 def singles() -> pd.DataFrame:
     """Areas of seeds that trained in one process less those of the same in processes of their own, by script, task and head,

@@ -81,6 +81,8 @@ MADE_BY = {  # directories of results, and the files of benchmark/paper/ that ma
     "near_k_many": "near_k.sh",
     "again_ppo": "again.sh",
     "again_a2c": "again.sh",
+    "optimizer_ppo": "optimizer.sh",
+    "optimizer_a2c": "optimizer.sh",
     "singles": "singles.sh",
     "singles_more": "singles.sh",
     "together_more": "singles.sh",
