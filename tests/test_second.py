@@ -280,3 +280,25 @@ def test_single_runs_beside_seeds_of_one_process():
         "{:+.1f} % [{:+.1f}, {:+.1f}]".format(*percent),
     ]
     assert f"| {' | '.join(cells)} |" in Path("docs/speed.md").read_text()
+
+
+def test_numbers_in_sentences_are_those_of_the_runs():
+    """Counts of verdicts, and the bounds in the answer on top."""
+    text = " ".join(PAGE.read_text().split())
+    found = second.near_k(second.GEOMETRY + second.ADDED, second.AREA)
+    worse = {}
+    for pair in (("etf", "etf-trainable"), ("etf", "matched")):
+        rows = found[found["panel"] == pair]
+        if pair == ("etf", "matched"):  # which has K dimensions or more
+            rows = rows[~rows["name"].str.contains(r"d = (?:3|17)$")]
+        worse[pair] = (rows["verdict"] == "worse").sum(), len(rows)
+    assert "in {} of {} cases".format(*worse["etf", "etf-trainable"]) in text
+    assert "in {} of the {} cases with K".format(*worse["etf", "matched"]) in text
+    gain = difference("again_a2c", "area", "etf", "linear").mean()
+    assert f"with A2C by {math.floor(100 * gain) / 100:.2f} of the way" in text
+    bound = float(
+        interval(difference("again_a2c", "area", "etf", "matched")).split()[-1].strip("]")
+    )
+    assert f"a gain of at most {math.ceil(100 * bound) / 100:.2f} with A2C" in text
+    cost = difference("many_actions_18", "area", "etf", "etf-trainable").mean()
+    assert f"With 18 actions freezing costs {-cost:.2f} against the same frame learned" in text
