@@ -13,6 +13,7 @@ IdealCliffWalking-v0: a walk of two steps that meets the paper's three condition
 breaks one of them: UnbalancedCliffWalking-v0 (three cells whose best action is up, one of down), UnevenCliffWalking-v0 (starts
 of unequal probability), UnexploredCliffWalking-v0 (half of the starts never used). SemanticCliffWalking-v0 is the ideal one
 with a fifth action that is another "up".
+CliffWalking200-v1: Gymnasium's CliffWalking-v1, whose episodes never end by themselves, cut off after 200 steps.
 ManyActions18-v0, ManyActions50-v0: bandits with a state for each of 18 or 50 actions, drawn anew at each of 10 steps, in which
 the state's own action pays 1 and the others 0. OrderedActions18-v0, ...50-v0: actions on a ring pay less the farther they are.
 PairedActions18-v0, ...50-v0: two neighbours pay alike. States are numbers, and with x4 (ManyActions18x4-v0, ...) there are four
@@ -338,6 +339,8 @@ def register_all() -> None:
     variants |= {"Unexplored": {"starts": (0.5, 0.0, 0.0, 0.5)}, "Semantic": {"synonym": True}}
     for name, flags in variants.items():
         gym.register(f"{name}CliffWalking-v0", CliffWalking, kwargs=flags, max_episode_steps=50)
+    cliff = gym.spec("CliffWalking-v1").entry_point
+    gym.register("CliffWalking200-v1", cliff, max_episode_steps=200)
     kinds = {"Many": "one", "Ordered": "ordered", "Paired": "paired"}
     for (name, kind), num_actions in product(kinds.items(), (18, 50)):
         flags = {"num_actions": num_actions, "kind": kind}

@@ -8,6 +8,7 @@ import pytest
 from gymnasium.vector import AutoresetMode
 
 from benchmark import envs as ids
+from benchmark.reporting.thresholds import normalised
 
 CHANNELS = {"Asterix": 4, "Breakout": 4, "Freeway": 7, "Seaquest": 10, "SpaceInvaders": 6}
 
@@ -165,6 +166,19 @@ def drive(actions, seed: int, **kwargs):
         ends.append((terminated[0], truncated[0]))
     envs.close()
     return np.array(frames), np.array(rewards), ends
+
+
+def test_cliff_walking_is_cut_off_and_its_optimum_is_what_normalises():
+    name = "benchmark.envs:CliffWalking200-v1"
+    env = gym.make(name)
+    env.reset(seed=1)
+    up, right, down = 0, 1, 2
+    steps = [env.step(action) for action in (up, *[right] * 11, down)]
+    assert sum(reward for _, reward, *_ in steps) == -13 and steps[-1][2]
+    assert normalised(name, -13) == 1
+    env.reset()
+    ends = [env.step(up)[2:4] for _ in range(200)]
+    assert ends == [(False, False)] * 199 + [(False, True)]
 
 
 def test_car_racing_is_gymnasiums_but_for_the_track():

@@ -1,0 +1,30 @@
+#!/usr/bin/env bash
+# Question 8 of benchmark/results/README.md: more of the field. PPO, five arms, 20 seeds from 1001 on, on five tasks: 500 runs,
+# 45 minutes on two cores. With --minatar first, on MinAtar's five games, 1M steps and ten seeds: 250 runs, about 35 core-hours.
+set -euo pipefail
+. benchmark/paper/publish.sh
+field() { # STD STEPS ENVIRONMENT and what else benchmark.run takes
+  run --arms "linear=ppo_acpg.py" "matched=ppo_acpg.py --head-std $1" "etf=ppo_acpg.py --etf-head" \
+    "etf-trainable=ppo_acpg.py --etf-head --head-trainable" "random=ppo_acpg.py --etf-head --head-frame random" \
+    --env-ids "$3" --total-timesteps "$2" --start-seed 1001 "${@:4}"
+}
+# The norms make the learned head's rows, less their mean, as long as the frame's: 2 sqrt(K / (K - 1)) for K actions.
+if [ "${1-}" = --minatar ]; then
+  shift
+  alone=(--num-seeds 10 --out runs/field_minatar "$@")
+  field 2.24 1000000 benchmark.envs:MinAtar/Asterix-v1 "${alone[@]}"
+  field 2.45 1000000 benchmark.envs:MinAtar/Breakout-v1 "${alone[@]}"
+  field 2.45 1000000 benchmark.envs:MinAtar/Freeway-v1 "${alone[@]}"
+  field 2.19 1000000 benchmark.envs:MinAtar/Seaquest-v1 "${alone[@]}"
+  field 2.31 1000000 benchmark.envs:MinAtar/SpaceInvaders-v1 "${alone[@]}"
+  publish runs/field_minatar benchmark/results/field_minatar "$@"
+  exit $code
+fi
+together=(--num-seeds 20 --seeds-per-process 20 --out runs/field "$@")
+field 2.31 300000 benchmark.envs:envpool/LunarLander-v3 "${together[@]}"
+field 2.31 200000 benchmark.envs:CliffWalking200-v1 "${together[@]}"
+field 2.31 300000 benchmark.envs:envpool/FrozenLake8x8-v1 "${together[@]}"
+field 2.45 200000 benchmark.envs:envpool/MountainCar-v0 "${together[@]}"
+field 2.19 200000 Taxi-v4 "${together[@]}"
+publish runs/field benchmark/results/field "$@"
+exit $code

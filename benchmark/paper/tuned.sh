@@ -1,0 +1,48 @@
+#!/usr/bin/env bash
+# Question 7 of benchmark/results/README.md: tuned with equal budgets. PPO; each of three heads tries 3 learning rates x 4 norms of
+# its rows with five tuning seeds from 2001 on, and the setting of the largest mean area gets 20 fresh seeds from 1001 on.
+# For each task 180 and 60 runs, on two cores: Acrobot 17 minutes, LunarLander 35, Taxi 40.
+# TASKS="acrobot lander" makes only these.
+set -euo pipefail
+. benchmark/paper/publish.sh
+more=("$@")
+arm() { # NAME HEAD RATE NORM
+  case $2 in
+    linear) echo "$1=ppo_acpg.py --learning-rate $3 --head-std $4" ;;
+    etf) echo "$1=ppo_acpg.py --learning-rate $3 --etf-head --etf-scale $4" ;;
+    etf-trainable) echo "$1=ppo_acpg.py --learning-rate $3 --etf-head --head-trainable --etf-scale $4" ;;
+  esac
+}
+grid() {
+  local head rate norm norms
+  for head in linear etf etf-trainable; do
+    if [ $head = linear ]; then norms="0.01 0.5 1 2"; else norms="0.5 1 2 4"; fi
+    for rate in 2.5e-4 8e-4 2.5e-3; do
+      for norm in $norms; do arm "$head,$rate,$norm" $head $rate "$norm"; done
+    done
+  done
+}
+winners() { # ENVIRONMENT
+  local head rate norm
+  ${PYTHON:-python} -m benchmark.readme.tuned --env-id "$1" | while read -r head rate norm; do
+    arm "$head" "$head" "$rate" "$norm"
+  done
+}
+tuned() { # STEPS ENVIRONMENT
+  local settings=(--env-ids "$2" --total-timesteps "$1") arms
+  mapfile -t arms < <(grid)
+  run --arms "${arms[@]}" "${settings[@]}" --start-seed 2001 --num-seeds 5 --seeds-per-process 5 --out runs/tuning "${more[@]}"
+  is_dry "${more[@]}" && return # the winners are known when these have run
+  tables runs/tuning benchmark/results/tuning
+  mapfile -t arms < <(winners "$2")
+  run --arms "${arms[@]}" "${settings[@]}" --start-seed 1001 --num-seeds 20 --seeds-per-process 20 --out runs/tuned "${more[@]}"
+  publish runs/tuned benchmark/results/tuned
+}
+for task in ${TASKS:-acrobot lander taxi}; do
+  case $task in
+    acrobot) tuned 200000 benchmark.envs:envpool/Acrobot-v1 ;;
+    lander) tuned 300000 benchmark.envs:envpool/LunarLander-v3 ;;
+    taxi) tuned 200000 Taxi-v4 ;;
+  esac
+done
+exit $code

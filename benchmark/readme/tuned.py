@@ -1,0 +1,46 @@
+"""Question 7 of benchmark/results/README.md: which setting of each head the tuning seeds chose -> benchmark/paper/tuned.sh.
+
+    python -m benchmark.readme.tuned --env-id Taxi-v4
+
+prints a line for each head: its name, learning rate and norm of rows.
+"""
+
+import sys
+from dataclasses import dataclass
+
+import pandas as pd
+import tyro
+
+from benchmark.readme.second import runs
+from benchmark.reporting.thresholds import plain_id
+
+
+@dataclass
+class Args:
+    env_id: str  # the task that was tuned for
+
+
+def settings(task: str) -> pd.DataFrame:
+    """The mean over seeds of the area, by head and "RATE,NORM" (`arm`, `value`), in the order of the grid. Settings that some
+    seed did not finish are left out."""
+    frame = runs("tuning").query("task == @task")
+    areas = frame.groupby(["arm", "value"], sort=False)["area"].agg(["mean", "size"])
+    return areas[areas["size"] == areas["size"].max()]
+
+
+def winners(task: str) -> dict[str, str]:
+    """By head: the setting whose mean area is the largest, the first of equals."""
+    areas = settings(task)["mean"]
+    return {head: values.droplevel("arm").idxmax() for head, values in areas.groupby("arm")}
+
+
+def main(args: Args) -> None:
+    task = plain_id(args.env_id)
+    if task not in set(runs("tuning")["task"]):
+        sys.exit(f"error: --env-id {args.env_id}: benchmark/results/tuning has no runs of it")
+    for head, setting in winners(task).items():
+        print(head, *setting.split(","))
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Args))
