@@ -22,7 +22,9 @@ from benchmark.reporting.thresholds import threshold
 from tests.made_runs import make_run
 
 RESULTS = Path("benchmark/results")
-PAGES = (Path("README.md"), Path("docs/does-the-head-help.md"))
+PAGES = [
+    Path(name) for name in ("README.md", "docs/does-the-head-help.md", "docs/first-evidence.md")
+]
 TEXT = " ".join(" ".join(page.read_text() for page in PAGES).split())
 RANDOM = {
     "CartPole-v1": 22.2,

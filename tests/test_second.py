@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from benchmark.readme import collapse_and_return, second
+from benchmark.readme import collapse_and_return, second, tuned
 from benchmark.readme.forest import forest
 from benchmark.reporting.thresholds import plain_id
 from tests.test_evidence import interval
@@ -81,13 +81,28 @@ def test_gains_and_what_a_value_changes_about_them():
     for arm, areas in scores.items():
         made["B", arm] = [area + 2 * arm.startswith("etf") for area in areas]
     found = second.gains({"ppo": (frame(made), ("1", "2"))}, second.AREA)
-    table = {(row["name"], row["panel"]): np.subtract(*sides) for row, sides in found}
-    assert len(table) == 9
-    pair = ("etf", "linear")
+    assert len(found) == 9
+    table = found[found["panel"] == ("etf", "linear")].set_index("name")
     first, other = np.array([3.0, 4.0, 2.0]), np.array([1.5, 2.0, 1.5])
-    assert table["ppo, 1", pair] == pytest.approx(first)
-    assert table["ppo, 2", pair] == pytest.approx(other)
-    assert table["ppo, change", pair] == pytest.approx(other - first)
+    gains = {"ppo, 1": first, "ppo, 2": other, "ppo, change to 2": other - first}
+    assert [*table.index] == [*gains]
+    for name, gain in gains.items():
+        assert table.loc[name, "difference"] == pytest.approx(gain.mean())
+        assert table.loc[name, "p"] == pytest.approx(stats.ttest_1samp(gain, 0).pvalue)
+
+
+def test_runs_are_set_side_by_side_as_far_as_the_last_ones_go():
+    default = frame({("A", "linear"): [1.0], ("A", "random"): [2.0], ("B", "linear"): [3.0]})
+    both = second.side_by_side({"default": default, "tuned": frame({("A", "linear"): [4.0]})})
+    assert [*zip(both["value"], both[second.AREA])] == [("default", 1.0), ("tuned", 4.0)]
+
+
+def test_the_winner_is_the_setting_with_the_largest_mean_that_all_seeds_finished(monkeypatch):
+    areas = {"1,2": [1.0, 9.0], "2,2": [4.0, 5.0], "1,4": [5.0, 5.0], "2,4": [99.0]}
+    made = frame({("A", f"etf,{value}"): scores for value, scores in areas.items()})
+    made = pd.concat([made, frame({("A", "linear,1,1"): [0.0, 0.0], ("B", "etf,7,7"): [9.0, 9.0]})])
+    monkeypatch.setattr(tuned, "runs", {"tuning": made.assign(area=made[second.AREA])}.get)
+    assert tuned.winners("A") == {"etf": "1,2", "linear": "1,1"}  # the first of two equals
 
 
 def test_cells_say_difference_interval_and_verdict():
@@ -241,7 +256,9 @@ def test_headline_figures_of_the_optimizer(arm, column):
         for value in ("1e-5", "3.16e-3")
     )
     lines = PAGE.read_text().splitlines()
-    areas = next(line for line in lines if line.startswith("| A2C, change | "))  # greedy is below
+    areas = next(
+        line for line in lines if line.startswith("| A2C, change to 1e-5 | ")
+    )  # greedy is below
     assert areas.split(" | ")[column].startswith(interval(small - default))
 
 

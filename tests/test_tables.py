@@ -26,7 +26,7 @@ def test_tables_are_up_to_date():
 
 
 def test_a_stale_number_is_noticed(tmp_path, capsys):
-    copy, text = tmp_path / "copy.md", Path("docs/does-the-head-help.md").read_text()
+    copy, text = tmp_path / "copy.md", Path("docs/first-evidence.md").read_text()
     line = next(line for line in text.splitlines() if line.startswith("| **ETF 2** |"))
     copy.write_text(text)
     assert check(copy) == 0
@@ -121,7 +121,7 @@ def sentences_on_collapse() -> Iterator[str]:
 
 
 def sentences_on_the_head() -> Iterator[str]:
-    """The same for docs/does-the-head-help.md."""
+    """The same for the pages on the head."""
     area, final = "area under the curve", "final return"
     for head, baseline in (("etf", "linear"), ("linear-2", "linear"), ("etf", "linear-2")):
         words = evidence.verdict_counts(head, baseline, area).replace(",", " and")

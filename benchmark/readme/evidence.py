@@ -1,4 +1,4 @@
-"""benchmark/results/{table_1,controls}_small -> the tables of docs/does-the-head-help.md.
+"""benchmark/results/{table_1,controls}_small -> the tables of docs/first-evidence.md.
 
 As in benchmark/readme/tables.py, whose docstring says how to write it anew, the functions return Markdown, or numbers for
 sentences. What is compared, how, and with which corrections is what benchmark/report.py does.

@@ -1,4 +1,4 @@
-"""The second evidence, questions 1 to 6 of benchmark/results/README.md -> tables and pictures of docs/does-the-head-help.md.
+"""The second evidence, questions 1 to 8 of benchmark/results/README.md -> tables and pictures of docs/does-the-head-help.md.
 
     python -m benchmark.readme.second
 
@@ -8,7 +8,7 @@ intervals, and verdicts. These are corrected together, by Benjamini and Hochberg
 measure.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from functools import cache
 
 import pandas as pd
@@ -60,6 +60,7 @@ GEOMETRY = (
 ADDED = (("orthogonal", "random"), ("etf", "orthogonal"), ("etf", "linear"))  # later on
 ARMS = ("linear", "matched", "etf", "etf-trainable", "random")
 AGAIN = {"PPO": "again_ppo", "A2C": "again_a2c"}  # question 3
+LONGER = {"PPO": "longer_ppo", "A2C": "longer_a2c"}  # question 4
 SINGLES = {  # folders of runs of one seed, and where the same trained in one process
     "singles": ("again_ppo", "again_a2c"),
     "singles_more": ("together_more",),
@@ -68,6 +69,9 @@ OPTIMIZER = {  # question 5: folders, and their values of a flag, the default fi
     "PPO": ("optimizer_ppo", ("1e-5", "1e-8")),
     "A2C": ("optimizer_a2c", ("3.16e-3", "1e-5")),
 }
+EPSILONS = ("0", "0.001", "0.01", "0.1", "0.3")  # question 6
+TUNED = (("etf", "linear"), ("etf", "etf-trainable"), ("etf-trainable", "linear"))  # question 7
+FIELD = {"PPO": "field"}  # question 8
 
 
 @cache
@@ -137,14 +141,14 @@ def over_tasks(folders: dict[str, str], pairs: Iterable[Pair] = PAIRS) -> str:
     return markdown(["", *(f"{title}, {MEASURES[measure]}" for title, measure in columns)], rows)
 
 
-def again(measure: str) -> pd.DataFrame:
-    """Question 3: GAINS by algorithm on each task, and over all."""
+def by_task(folders: dict[str, str], pairs: Iterable[Pair], measure: str) -> pd.DataFrame:
+    """The pairs by folder, under its title, on each task and over all."""
     parts = {}
-    for name, folder in AGAIN.items():
+    for title, folder in folders.items():
         for task, part in runs(folder).groupby("task"):
-            parts[f"{name}, {task}"] = part
-        parts[f"{name}, all"] = runs(folder)
-    return differences(parts, GAINS, measure)
+            parts[f"{title}, {task}"] = part
+        parts[f"{title}, all"] = runs(folder)
+    return differences(parts, pairs, measure)
 
 
 def stuck() -> str:
@@ -189,35 +193,83 @@ def near_k_table(pairs: Iterable[Pair], measure: str) -> str:
     return by_name(near_k(pairs, measure), pairs, MEASURES[measure])
 
 
-# Question 5
+# Questions 4 to 7
 def gains(
-    parts: dict[str, tuple[pd.DataFrame, tuple[str, ...]]], measure: str
-) -> Iterator[tuple[dict, tuple]]:
-    """What to compare of runs with several values of a flag, the first being the default: for each part and each of GAINS the
-    first arm's gain on the second with each value, and what the other values change about it, the gain with the value less
-    that with the default. Means over the part's tasks."""
+    parts: dict[str, tuple[pd.DataFrame, tuple[str, ...]]],
+    measure: str,
+    pairs: Iterable[Pair] = GAINS,
+) -> pd.DataFrame:
+    """Of runs with several values of a flag, the first being the default: for each part and pair of arms a comparison of the
+    first arm with the second with each value, and one of what each other value changes about that gain: the gain with it less
+    the gain with the default. Means over the part's tasks."""
+    rows = []
+    sides = []
     for name, (frame, values) in parts.items():
         scores = {value: by_seed(frame[frame["value"] == value], measure) for value in values}
-        for pair in GAINS:
+        for pair in pairs:
             arm, baseline = pair
             for value in values:
                 row = {"name": f"{name}, {value}", "panel": pair, "measure": measure}
-                yield row, (scores[value][arm].to_numpy(), scores[value][baseline].to_numpy())
+                rows.append(row)
+                sides.append((scores[value][arm].to_numpy(), scores[value][baseline].to_numpy()))
             gain = {value: scores[value][arm] - scores[value][baseline] for value in values}
             for value in values[1:]:
-                row = {"name": f"{name}, change", "panel": pair, "measure": measure}
-                yield row, (gain[value].to_numpy(), gain[values[0]].to_numpy())
+                row = {"name": f"{name}, change to {value}", "panel": pair, "measure": measure}
+                rows.append(row)
+                sides.append((gain[value].to_numpy(), gain[values[0]].to_numpy()))
+    return compared(rows, sides)
+
+
+def side_by_side(frames: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    """The frames, each with its name as `value`, as far as the tasks and arms of the last one go."""
+    *_, last = frames.values()
+    both = pd.concat(frame.assign(value=name) for name, frame in frames.items())
+    return both[both["task"].isin(last["task"]) & both["arm"].isin(last["arm"])]
+
+
+def longer(measure: str) -> pd.DataFrame:
+    """`gains` by algorithm and task in 500k steps, beside question 3's in 200k."""
+    parts = {}
+    for name, folder in LONGER.items():
+        both = side_by_side({"200k": runs(AGAIN[name]), "500k": runs(folder)})
+        for task, part in both.groupby("task"):
+            parts[f"{name}, {task}"] = part, ("200k", "500k")
+    return gains(parts, measure)
 
 
 def optimizer(measure: str) -> pd.DataFrame:
     """`gains` by algorithm."""
     parts = {name: (runs(folder), values) for name, (folder, values) in OPTIMIZER.items()}
-    rows, sides = zip(*gains(parts, measure))
-    return compared([*rows], [*sides])
+    return gains(parts, measure)
 
 
-def optimizer_table(measure: str) -> str:
-    return by_name(optimizer(measure), GAINS, MEASURES[measure])
+def epsilon(measure: str) -> pd.DataFrame:
+    """`gains` by task."""
+    parts = {task: (part, EPSILONS) for task, part in runs("epsilon").groupby("task")}
+    return gains(parts, measure)
+
+
+def tuned(measure: str) -> pd.DataFrame:
+    """`gains` of tuned runs beside those with default flags, questions 3's and 8's, by task and over all."""
+    defaults = pd.concat([runs(AGAIN["PPO"]), runs(FIELD["PPO"])])
+    both = side_by_side({"default": defaults, "tuned": runs("tuned")})
+    values = ("default", "tuned")
+    parts = {task: (part, values) for task, part in both.groupby("task")}
+    return gains(parts | {"all": (both, values)}, measure, TUNED)
+
+
+QUESTIONS = {  # what compares, and which arms
+    "longer": (longer, GAINS),
+    "optimizer": (optimizer, GAINS),
+    "epsilon": (epsilon, GAINS),
+    "tuned": (tuned, TUNED),
+}
+
+
+def gains_table(name: str, measure: str) -> str:
+    """Of one of the QUESTIONS."""
+    question, pairs = QUESTIONS[name]
+    return by_name(question(measure), pairs, MEASURES[measure])
 
 
 def optimizer_scores() -> str:
@@ -277,8 +329,12 @@ def main() -> None:
     for measure, name in ((AREA, "area"), (GREEDY, "greedy")):
         shown = near_k(GEOMETRY + ADDED, measure)
         forest(shown, titles(panels), AXES[measure], PICTURES / f"near_k-{name}.png")
-        forest(again(measure), titles(GAINS), AXES[measure], PICTURES / f"again-{name}.png")
-    forest(optimizer(AREA), titles(GAINS), AXES[AREA], PICTURES / "optimizer.png")
+        shown = by_task(AGAIN, GAINS, measure)
+        forest(shown, titles(GAINS), AXES[measure], PICTURES / f"again-{name}.png")
+        shown = by_task(FIELD, PAIRS, measure)
+        forest(shown, titles(GAINS), AXES[measure], PICTURES / f"field-{name}.png")
+    for name, (question, pairs) in QUESTIONS.items():
+        forest(question(AREA), titles(pairs), AXES[AREA], PICTURES / f"{name}.png")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
-"""Question 7 of benchmark/results/README.md: which setting of each head the tuning seeds chose -> benchmark/paper/tuned.sh.
+"""Question 7 of benchmark/results/README.md: which setting of each head the tuning seeds chose -> benchmark/paper/tuned.sh and a
+table of docs/does-the-head-help.md.
 
     python -m benchmark.readme.tuned --env-id Taxi-v4
 
@@ -11,8 +12,11 @@ from dataclasses import dataclass
 import pandas as pd
 import tyro
 
-from benchmark.readme.second import runs
+from benchmark.readme.second import NAMES, runs
+from benchmark.readme.tables import markdown
 from benchmark.reporting.thresholds import plain_id
+
+DEFAULTS = {"linear": "2.5e-4,0.01", "etf": "2.5e-4,2", "etf-trainable": "2.5e-4,2"}
 
 
 @dataclass
@@ -32,6 +36,19 @@ def winners(task: str) -> dict[str, str]:
     """By head: the setting whose mean area is the largest, the first of equals."""
     areas = settings(task)["mean"]
     return {head: values.droplevel("arm").idxmax() for head, values in areas.groupby("arm")}
+
+
+def table() -> str:
+    """By task and head: the winner, and the mean areas of it and of the default setting over the tuning seeds."""
+    rows = []
+    for task in runs("tuning")["task"].unique():
+        areas = settings(task)["mean"]
+        for head, winner in winners(task).items():
+            rate, norm = winner.split(",")
+            found = (f"{areas[head, setting]:.1f}" for setting in (winner, DEFAULTS[head]))
+            rows.append([task, NAMES[head], rate, norm, *found])
+    columns = ["", "head", "learning rate", "norm of rows", "its area", "the default's"]
+    return markdown(columns, rows)
 
 
 def main(args: Args) -> None:
