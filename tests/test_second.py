@@ -3,6 +3,7 @@
 import csv
 import itertools
 import math
+import re
 from collections import defaultdict
 from pathlib import Path
 
@@ -248,6 +249,26 @@ def test_headline_figures_of_few_dimensions(column, width):
     assert said in PAGE.read_text()
 
 
+ACROBOT = "benchmark.envs:envpool/Acrobot-v1"
+
+
+@pytest.mark.parametrize(("kind", "column"), [(0, "area"), (1, "greedy")])
+@pytest.mark.parametrize(
+    ("name", "pair", "folder", "wanted"),
+    [
+        ("PPO, Acrobot-v1, 500k", ("etf", "linear"), "longer_ppo", {"env_id": ACROBOT}),
+        ("A2C, CartPole-v1, 500k", ("matched", "linear"), "longer_a2c", {"env_id": "CartPole-v1"}),
+        ("A2C, Acrobot-v1, 500k", ("etf", "matched"), "longer_a2c", {"env_id": ACROBOT}),
+    ],
+)
+def test_rows_of_tables_of_gains(name, pair, folder, wanted, kind, column):
+    """The page has the areas' table before that of the greedy returns."""
+    titles = [line for line in PAGE.read_text().splitlines() if line.startswith(f"| {name} | ")]
+    place = second.GAINS.index(pair) + 1
+    found = interval(difference(folder, column, *pair, **wanted))
+    assert titles[kind].split(" | ")[place].startswith(found)
+
+
 @pytest.mark.parametrize(("arm", "column"), [("etf", 1), ("matched", 2)])
 def test_headline_figures_of_the_optimizer(arm, column):
     """What a smaller epsilon of RMSprop changes about the gain on the learned head."""
@@ -317,5 +338,13 @@ def test_numbers_in_sentences_are_those_of_the_runs():
         interval(difference("again_a2c", "area", "etf", "matched")).split()[-1].strip("]")
     )
     assert f"a gain of at most {math.ceil(100 * bound) / 100:.2f} with A2C" in text
+    longer = (
+        difference(name, "area", "etf", "linear", env_id="CartPole-v1")
+        for name in ("longer_ppo", "longer_a2c")
+    )
+    ppo, a2c = ([float(x) for x in re.findall(r"[-+]\d.\d+", interval(gain))] for gain in longer)
+    assert max(map(abs, ppo)) <= 0.02 and "PPO's gain lies within ± 0.02" in text
+    assert a2c[2] <= 0.04 and "A2C's is at most 0.04" in text
+    assert f"more than {-min(ppo[1], a2c[1])} is excluded" in text
     cost = difference("many_actions_18", "area", "etf", "etf-trainable").mean()
     assert f"With 18 actions freezing costs {-cost:.2f} against the same frame learned" in text

@@ -83,6 +83,8 @@ MADE_BY = {  # directories of results, and the files of benchmark/paper/ that ma
     "again_a2c": "again.sh",
     "optimizer_ppo": "optimizer.sh",
     "optimizer_a2c": "optimizer.sh",
+    "longer_ppo": "longer.sh",
+    "longer_a2c": "longer.sh",
     "singles": "singles.sh",
     "singles_more": "singles.sh",
     "together_more": "singles.sh",
