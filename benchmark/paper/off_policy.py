@@ -5,19 +5,20 @@
 
 They are context, no competition: their hyper-parameters are those of Tianshou's own examples on
 CartPole, on every task, and nothing was tuned. The algorithms are the library's (`pip install
-tianshou==2.0.1`), and so is the training loop; environments, seeds of these, and the greedy
-episodes at the end are ppo_acpg.py's. For vectors, not for images.
+tianshou==2.0.1`), and so is the training loop; environments, their seeds, and the greedy episodes
+at the end are ppo_acpg.py's. For vectors, not for images.
 
 A step is one of an environment, as in the scripts. A run leaves args.json, episodes.csv and
-evaluation.csv as theirs do, and at the very end checkpoint.pt: the replay buffer is not kept, so
-that a run which was cut off starts anew, and one that has a checkpoint has nothing left to do.
+evaluation.csv as theirs do, and last of all checkpoint.pt. The replay buffer is not kept, so a run
+that was cut off starts anew, and one that has a checkpoint has nothing left to do.
 """
 
 import json
+import os
 import random
 import sys
 import time
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
@@ -36,12 +37,12 @@ from ppo_acpg import environment_seed, evaluate, fail, make_envs, save, write
 if TYPE_CHECKING:
     from tianshou.algorithm import DQN, DiscreteSAC
 
-NEEDED = "tianshou"
-INSTALL = "pip install tianshou==2.0.1"
+LIBRARY = "tianshou"
 
-# Of Tianshou 2.0.1's examples on CartPole: examples/discrete/discrete_dqn.py, which its README and
-# its first tutorial show, and test/discrete/test_discrete_sac.py, its only one of discrete SAC.
-# Both take 10 environments, and one gradient step for 10 of their steps.
+# Those of CartPole in Tianshou 2.0.1's own repository: of its first example of DQN,
+# examples/discrete/discrete_dqn.py, and of its only one of discrete SAC,
+# test/discrete/test_discrete_sac.py. Both take a step of each of 10 environments, then one
+# gradient step. What is not named here is the library's default, as that DQN is double.
 NUM_ENVS = 10
 BUFFER_SIZE = 20_000
 BATCH_SIZE = 64
@@ -77,8 +78,8 @@ def check_flags(args: Args) -> None:
         value = getattr(args, flag)
         if not least <= value <= most:
             fail(flag, value, f"must lie in [{least}, {most}]")
-    if find_spec(NEEDED) is None:
-        fail("algorithm", args.algorithm, f"needs Tianshou: {INSTALL}")
+    if find_spec(LIBRARY) is None:
+        fail("algorithm", args.algorithm, "needs Tianshou: pip install tianshou==2.0.1")
 
 
 class Log:
@@ -88,11 +89,11 @@ class Log:
         self.args = args
         self.steps = 0
         self.recent = []  # returns of the last 100 episodes
-        self.start = time.monotonic()
-        self.seconds = 0.0  # since then, at the last step
+        self.seconds = 0.0  # from `begin` to the last step
         self.next_line = 5.0  # the seconds at which progress is printed again
 
     def begin(self, path: Path) -> None:
+        self.start = time.monotonic()
         self.file = open(path / "episodes.csv", "w", buffering=1)
         self.file.write("global_step,return,length,seconds\n")
 
@@ -230,19 +231,25 @@ class Greedy(nn.Module):
         return None, scores
 
 
-def make_directory(args: Args) -> Path:
-    """Make the run's directory."""
-    name = f"{args.env_id}__{args.algorithm}__{args.seed}__{time.time():.6f}"
+def begin(args: Args, log: Log) -> Path:
+    """Make the run's directory, and begin its logs."""
+    stem = Path(__file__).stem
+    name = f"{args.env_id}__{stem}__{args.algorithm}__{args.seed}__{time.time():.6f}"
     path = Path(args.runs_dir, name.replace("/", "-").replace(":", "-"))
     try:
         path.mkdir(parents=True)
     except OSError as error:
         fail("runs_dir", args.runs_dir, error)
+    version = {LIBRARY: metadata.version(LIBRARY)}
+    write(path / "args.json", json.dumps(asdict(args) | version, indent=2).encode())
+    log.begin(path)
+    print(f"training, logs in {path}", flush=True)
     return path
 
 
 def finish(args: Args, algorithm: "DQN | DiscreteSAC", log: Log, path: Path) -> None:
-    """Play ten greedy episodes, in environments of their own, and write the checkpoint."""
+    """Play ten greedy episodes, in environments of their own, and write the checkpoint, which says
+    that all else is there."""
     policy = algorithm.policy
     agent = Greedy(policy.model if args.algorithm == "dqn" else policy.actor)
     envs = make_envs(args.env_id, 10)
@@ -264,40 +271,39 @@ def finish(args: Args, algorithm: "DQN | DiscreteSAC", log: Log, path: Path) -> 
     save(path / "checkpoint.pt", state)
 
 
-def check_finished(args: Args) -> None:
-    """Refuse to resume what is no finished run, or not with these flags."""
-    path = args.resume
+def check_finished(path: str) -> None:
+    """Refuse to go on from what is no checkpoint, or with other flags than the finished run's."""
     try:
         saved = torch.load(path, map_location="cpu", weights_only=True)["args"]
-        args = tyro.cli(Args, default=Args(**saved | {"resume": path}))
+        finished = Args(**saved | {"resume": path})
     except Exception as error:  # a damaged file can raise anything
-        fail("resume", path, f"cannot be read as a checkpoint ({type(error).__name__}: {error})")
-    for field in fields(Args):
-        value = getattr(args, field.name)
-        if field.name != "resume" and value != saved[field.name]:
-            fail(field.name, value, f"but {path} is of a finished run with {saved[field.name]}")
+        cause = str(error).split(". ")[0]  # without torch's advice to trust the file
+        fail("resume", path, f"cannot be read as a checkpoint ({type(error).__name__}: {cause})")
+    args = tyro.cli(Args, default=finished)
+    for flag, value in asdict(args).items():
+        wanted = getattr(finished, flag)
+        if value != wanted:
+            fail(flag, value, f"but {path} is of a run that is finished, with {wanted}")
 
 
 def main() -> None:
-    args = tyro.cli(Args, description=__doc__.split("\n\n")[0])
+    args = tyro.cli(Args, description=__doc__.partition(" beside ")[0] + ".")
     check_flags(args)
     if args.resume is not None:
-        check_finished(args)
-        print(f"{args.resume}: this run is finished")
+        check_finished(args.resume)
+        print(f"{args.resume}: the run is finished")
         return
     torch.set_num_threads(1)
     random.seed(args.seed)
     np.random.seed(args.seed)
     torch.manual_seed(args.seed)
+    # compiling the library's few functions takes 8 s, and saves as much only in some 200,000 steps
+    os.environ.setdefault("NUMBA_DISABLE_JIT", "1")
     log = Log(args)
     envs = [Logged(args.env_id, log) for _ in range(NUM_ENVS)]
     algorithm = make_algorithm(args, envs[0])
-    path = make_directory(args)
-    version = {NEEDED: metadata.version(NEEDED)}
-    write(path / "args.json", json.dumps(asdict(args) | version, indent=2).encode())
-    print(f"training, logs in {path}", flush=True)
-    log.begin(path)
     try:
+        path = begin(args, log)
         train(args, envs, algorithm)
         finish(args, algorithm, log, path)
     except KeyboardInterrupt:

@@ -283,6 +283,11 @@ def optimizer_scores() -> str:
     return markdown(["sampled area", *(NAMES[head] for head in heads)], rows)
 
 
+# Question 8
+def field_table(measure: str) -> str:
+    return by_name(by_task(FIELD, PAIRS, measure), PAIRS, MEASURES[measure])
+
+
 # Many seeds in one process
 def singles() -> pd.DataFrame:
     """Areas of seeds that trained in one process less those of the same in processes of their own, by script, task and head,
