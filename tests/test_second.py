@@ -101,9 +101,11 @@ def test_runs_are_set_side_by_side_as_far_as_the_last_ones_go():
 def test_the_winner_is_the_setting_with_the_largest_mean_that_all_seeds_finished(monkeypatch):
     areas = {"1,2": [1.0, 9.0], "2,2": [4.0, 5.0], "1,4": [5.0, 5.0], "2,4": [99.0]}
     made = frame({("A", f"etf,{value}"): scores for value, scores in areas.items()})
-    made = pd.concat([made, frame({("A", "linear,1,1"): [0.0, 0.0], ("B", "etf,7,7"): [9.0, 9.0]})])
+    others = {("A", f"{head},1,1"): [0.0, 0.0] for head in ("linear", "etf-trainable")}
+    made = pd.concat([made, frame(others | {("B", "etf,7,7"): [9.0, 9.0]})])
     monkeypatch.setattr(tuned, "runs", {"tuning": made.assign(area=made[second.AREA])}.get)
-    assert tuned.winners("A") == {"etf": "1,2", "linear": "1,1"}  # the first of two equals
+    winners = {"linear": "1,1", "etf": "1,2", "etf-trainable": "1,1"}  # the first of two equals
+    assert tuned.winners("A") == winners and [*tuned.winners("A")] == [*winners]
 
 
 def test_cells_say_difference_interval_and_verdict():

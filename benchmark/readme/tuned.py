@@ -25,8 +25,8 @@ class Args:
 
 
 def settings(task: str) -> pd.DataFrame:
-    """The mean over seeds of the area, by head and "RATE,NORM" (`arm`, `value`), in the order of the grid. Settings that some
-    seed did not finish are left out."""
+    """The mean over seeds of the area, by head and "RATE,NORM" (`arm`, `value`). Settings that some seed did not
+    finish are left out."""
     frame = runs("tuning").query("task == @task")
     areas = frame.groupby(["arm", "value"], sort=False)["area"].agg(["mean", "size"])
     return areas[areas["size"] == areas["size"].max()]
@@ -35,7 +35,7 @@ def settings(task: str) -> pd.DataFrame:
 def winners(task: str) -> dict[str, str]:
     """By head: the setting whose mean area is the largest, the first of equals."""
     areas = settings(task)["mean"]
-    return {head: values.droplevel("arm").idxmax() for head, values in areas.groupby("arm")}
+    return {head: areas[head].idxmax() for head in DEFAULTS}
 
 
 def table() -> str:
