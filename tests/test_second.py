@@ -186,10 +186,14 @@ def random_return(task: str) -> float:
         pays = {"Many": 1 / K, "Paired": 2 / K, "Ordered": np.mean(1 - 2 * ring / K)}
         return 10 * pays[task.partition("Actions")[0]]
     known = {"CartPole-v1": 22.2, "Acrobot-v1": -499.1, "FrozenLake-v1": 0.012}
-    return known.get(task, -10.66)
+    known |= {"LunarLander-v3": -181.7, "IdealCliffWalking-v0": -10.66, "MountainCar-v0": -200}
+    known |= {"FrozenLake8x8-v1": 0.00215, "CliffWalking200-v1": -2093}
+    return known[task]
 
 
 BEST = {"CartPole-v1": 475, "Acrobot-v1": -100, "FrozenLake-v1": 0.7, "IdealCliffWalking-v0": -1}
+BEST |= {"LunarLander-v3": 200, "MountainCar-v0": -110}
+BEST |= {"FrozenLake8x8-v1": 0.85, "CliffWalking200-v1": -13}
 
 
 def scores(folder: str, column: str, arm: str, **wanted: str) -> dict[int, float]:
@@ -251,7 +255,8 @@ def test_headline_figures_of_few_dimensions(column, width):
     assert said in PAGE.read_text()
 
 
-ACROBOT, CARTPOLE, LAKE = "benchmark.envs:envpool/Acrobot-v1", "CartPole-v1", "FrozenLake-v1"
+ACROBOT, LANDER = (f"benchmark.envs:envpool/{name}" for name in ("Acrobot-v1", "LunarLander-v3"))
+CARTPOLE, LAKE = "CartPole-v1", "FrozenLake-v1"
 
 
 @pytest.mark.parametrize(("kind", "column"), [(0, "area"), (1, "greedy")])
@@ -263,6 +268,12 @@ ACROBOT, CARTPOLE, LAKE = "benchmark.envs:envpool/Acrobot-v1", "CartPole-v1", "F
         ("A2C, Acrobot-v1, 500k", 3, "longer_a2c", ("etf", "matched"), {"env_id": ACROBOT}),
         ("FrozenLake-v1, 0.1", 1, "epsilon", ("etf,0.1", "linear,0.1"), {"env_id": LAKE}),
         ("FrozenLake-v1, 0", 2, "epsilon", ("matched,0", "linear,0"), {"env_id": LAKE}),
+        ("all, tuned", 1, "tuned", ("etf", "linear"), {}),
+        ("LunarLander-v3, tuned", 1, "tuned", ("etf", "linear"), {"env_id": LANDER}),
+        ("LunarLander-v3, default", 1, "field", ("etf", "linear"), {"env_id": LANDER}),
+        ("PPO, LunarLander-v3", 3, "field", ("etf", "matched"), {"env_id": LANDER}),
+        ("PPO, all", 2, "field", ("etf", "linear"), {}),
+        ("PPO, all", 1, "field", ("matched", "linear"), {}),
     ],
 )
 def test_rows_of_tables_of_gains(name, place, folder, pair, wanted, kind, column):
@@ -323,6 +334,60 @@ def test_single_runs_beside_seeds_of_one_process():
     assert f"| {' | '.join(cells)} |" in Path("docs/speed.md").read_text()
 
 
+def mean_of(folder: str, column: str, **wanted: str) -> float:
+    with open(RESULTS / folder / "runs.csv") as file:
+        rows = [*csv.DictReader(file)]
+    chosen = [row for row in rows if all(row[key] == value for key, value in wanted.items())]
+    return np.mean([float(row[column]) for row in chosen])
+
+
+def test_the_tuning_seeds_chose_what_won():
+    areas = defaultdict(list)
+    with open(RESULTS / "tuning" / "runs.csv") as file:
+        for row in csv.DictReader(file):
+            head, _, setting = row["arm"].partition(",")
+            areas[plain_id(row["env_id"]), head, setting].append(float(row["area"]))
+    assert {len(seeds) for seeds in areas.values()} == {5} and len(areas) == 2 * 3 * 12
+    lines = PAGE.read_text().splitlines()
+    for task, head in {cell[:2] for cell in areas}:
+        means = {
+            cell[2]: np.mean(seeds) for cell, seeds in areas.items() if cell[:2] == (task, head)
+        }
+        best = max(means, key=means.get)
+        default = means[{"linear": "2.5e-4,0.01"}.get(head, "2.5e-4,2")]
+        cells = [task, second.NAMES[head], *best.split(","), f"{means[best]:.1f}", f"{default:.1f}"]
+        assert f"| {' | '.join(cells)} |" in lines
+        rate, norm = map(float, best.split(","))
+        runs = {"env_id": f"benchmark.envs:envpool/{task}", "arm": head}
+        with open(RESULTS / "tuned" / "runs.csv") as file:
+            won = [row for row in csv.DictReader(file) if runs.items() <= row.items()]
+        assert len(won) == 20 and {float(row["learning_rate"]) for row in won} == {rate}
+        flag = "head_std" if head == "linear" else "etf_scale"
+        assert {float(row[flag]) for row in won} == {norm}
+
+
+def test_returns_in_the_section_on_tuning():
+    text = " ".join(PAGE.read_text().split())
+    default = {"env_id": LANDER, "arm": "linear"}
+    greedy, final = (mean_of("field", column, **default) for column in ("greedy", "final"))
+    assert f"at −{-greedy:.0f} on average where its sampled one ends at −{-final:.0f}" in text
+    ours, theirs = (mean_of("tuned", "greedy", env_id=LANDER, arm=arm) for arm in ("linear", "etf"))
+    assert f"Tuned it reaches {ours:.0f}, the frozen ETF {theirs:.0f}" in text
+    low, high = bounds(difference("tuned", "area", "etf", "linear"))
+    low, high = math.ceil(-100 * low) / 100, math.ceil(100 * high) / 100
+    assert f"earns between {low} less and {high} more than the learned head" in text
+    ahead = difference("tuned", "greedy", "etf", "linear", env_id=ACROBOT).mean()
+    behind = difference("tuned", "greedy", "etf", "linear", env_id=LANDER)
+    assert f"Greedily it is {ahead:.2f} ahead on Acrobot, which is open, and" in text
+    assert f"and {-behind.mean():.2f} behind on LunarLander" in text
+    assert f"(p {stats.ttest_1samp(behind, 0).pvalue:.3f})" in text
+    starts = [mean_of("field", "greedy", env_id=LANDER, arm=arm) for arm in second.ARMS[1:]]
+    assert f"start large end at −{-max(starts):.0f} to −{-min(starts):.0f}" in text
+    change = difference("tuned", "area", "etf", "linear", env_id=ACROBOT)
+    change = change - difference("again_ppo", "area", "etf", "linear", env_id=ACROBOT)
+    assert f"tuning changed its gain on Acrobot by {change.mean():.2f}" in text
+
+
 def bounds(sample: np.ndarray) -> tuple[float, float]:
     """Of the interval as it is printed."""
     return tuple(float(bound) for bound in re.findall(r"[-+]\d+\.\d+", interval(sample))[1:])
@@ -378,8 +443,8 @@ def test_numbers_in_sentences_are_those_of_the_runs():
         for name in ("longer_ppo", "longer_a2c")
     )
     ppo, a2c = map(bounds, longer)
-    assert max(map(abs, ppo)) <= 0.02 and "PPO's gain lies within ± 0.02" in text
-    assert a2c[1] <= 0.04 and "A2C's is at most 0.04" in text
+    assert max(map(abs, ppo)) <= 0.02 and "in 500k its gain lies within ± 0.02" in text
+    assert a2c[1] <= 0.04 and "in 500k it is at most 0.04" in text
     assert f"more than {-min(ppo[0], a2c[0])} is excluded" in text
     cost = difference("many_actions_18", "area", "etf", "etf-trainable").mean()
     assert f"With 18 actions freezing costs {-cost:.2f} against the same frame learned" in text

@@ -29,12 +29,13 @@ winners() { # ENVIRONMENT
   done
 }
 tuned() { # STEPS ENVIRONMENT
-  local settings=(--env-ids "$2" --total-timesteps "$1") arms
+  local settings=(--env-ids "$2" --total-timesteps "$1") arms chosen
   mapfile -t arms < <(grid)
   run --arms "${arms[@]}" "${settings[@]}" --start-seed 2001 --num-seeds 5 --seeds-per-process 5 --out runs/tuning "${more[@]}"
   is_dry "${more[@]}" && return # the winners are known when these have run
   tables runs/tuning benchmark/results/tuning
-  mapfile -t arms < <(winners "$2")
+  chosen=$(winners "$2") # by itself, so that an error ends the script
+  mapfile -t arms <<< "$chosen"
   run --arms "${arms[@]}" "${settings[@]}" --start-seed 1001 --num-seeds 20 --seeds-per-process 20 --out runs/tuned "${more[@]}"
   publish runs/tuned benchmark/results/tuned
 }

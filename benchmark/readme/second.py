@@ -4,8 +4,8 @@
 
 draws the pictures, benchmark/results/second/*.png; the tables are written as benchmark/readme/tables.py says. All are
 differences between two arms, paired by seed, in units of the normalised score (benchmark/reporting/thresholds.py): means, 95 %
-intervals, and verdicts. These are corrected together, by Benjamini and Hochberg, over all that one table or picture shows of a
-measure.
+intervals, and verdicts. These are corrected together, by Benjamini and Hochberg, over all that one table shows of a measure; a
+picture shows some of it.
 """
 
 from collections.abc import Iterable
@@ -201,11 +201,13 @@ def gains(
 ) -> pd.DataFrame:
     """Of runs with several values of a flag, the first being the default: for each part and pair of arms a comparison of the
     first arm with the second with each value, and one of what each other value changes about that gain: the gain with it less
-    the gain with the default. Means over the part's tasks."""
+    the gain with the default. Means over the part's tasks. Raises ValueError if the values have different seeds."""
     rows = []
     sides = []
     for name, (frame, values) in parts.items():
         scores = {value: by_seed(frame[frame["value"] == value], measure) for value in values}
+        if len({tuple(table.index) for table in scores.values()}) > 1:
+            raise ValueError(f"{name}: values have different seeds")
         for pair in pairs:
             arm, baseline = pair
             for value in values:
@@ -250,7 +252,7 @@ def epsilon(measure: str) -> pd.DataFrame:
 
 
 def tuned(measure: str) -> pd.DataFrame:
-    """`gains` of tuned runs beside those with default flags, questions 3's and 8's, by task and over all."""
+    """`gains` of tuned runs beside those of questions 3 and 8, with default flags, by task and over all."""
     defaults = pd.concat([runs(AGAIN["PPO"]), runs(FIELD["PPO"])])
     both = side_by_side({"default": defaults, "tuned": runs("tuned")})
     values = ("default", "tuned")

@@ -88,6 +88,7 @@ MADE_BY = {  # directories of results, and the files of benchmark/paper/ that ma
     "epsilon": "epsilon.sh",
     "tuning": "tuned.sh",
     "tuned": "tuned.sh",
+    "field": "field.sh",
     "singles": "singles.sh",
     "singles_more": "singles.sh",
     "together_more": "singles.sh",
