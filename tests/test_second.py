@@ -388,6 +388,16 @@ def test_returns_in_the_section_on_tuning():
     assert f"tuning changed its gain on Acrobot by {change.mean():.2f}" in text
 
 
+def test_numbers_in_the_section_on_more_tasks():
+    text = " ".join(PAGE.read_text().split())
+    etf, matched = (difference("field", "area", arm, "linear").mean() for arm in ("etf", "matched"))
+    assert f"{etf:.2f}" == f"{matched:.2f}"
+    assert f"either large start, by {etf:.2f} of the normalised score over three tasks." in text
+    assert f"on [three more tasks](#more-tasks) by {etf:.2f} for certain" in text
+    apart = max(map(abs, bounds(difference("field", "area", "etf", "matched"))))
+    assert f"a difference above {math.ceil(100 * apart) / 100:.2f} is excluded, either way" in text
+
+
 def bounds(sample: np.ndarray) -> tuple[float, float]:
     """Of the interval as it is printed."""
     return tuple(float(bound) for bound in re.findall(r"[-+]\d+\.\d+", interval(sample))[1:])

@@ -30,7 +30,7 @@ def forest(rows: pd.DataFrame, titles: dict, axis_title: str, out: Path) -> None
         axis.set_title(title, fontsize=10)
         axis.grid(alpha=0.25, axis="x")
     axes[0].set_yticks(range(len(names)), names)
-    axes[0].invert_yaxis()
+    axes[0].set_ylim(len(names) - 0.5, -0.5)  # the first on top
     handles = [
         plt.Line2D([], [], color=colour, marker=MARKERS[verdict], linewidth=2, label=verdict)
         for verdict, colour in COLOURS.items()
