@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 
@@ -21,6 +22,10 @@ if not (shutil.which("slurmctld") and shutil.which("munged") and os.geteuid() ==
 if not shutil.which("chromium"):
     MISSING["test_browser.py"] = "needs Debian's chromium"
     MISSING["test_collapse_page.py"] = "needs Debian's chromium"
+if not shutil.which("patch"):
+    MISSING["test_clipped_apart.py"] = "needs patch"
+if not find_spec("tianshou"):
+    MISSING["test_off_policy_runs.py"] = "needs Tianshou: pip install tianshou==2.0.1"
 collect_ignore = [*MISSING]
 SCRIPTS = [*ALGORITHMS]
 SHORT = {script: entry.short.split() for script, entry in ALGORITHMS.items()}

@@ -1,7 +1,6 @@
 """benchmark/paper/clipped_apart.patch: what it makes of ppo_acpg.py."""
 
 import importlib.util
-import shutil
 import subprocess
 from types import ModuleType
 
@@ -11,8 +10,6 @@ from torch import nn
 
 import ppo_acpg
 from tests import rollouts
-
-pytestmark = pytest.mark.skipif(shutil.which("patch") is None, reason="needs patch")
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Question 5 of benchmark/results/README.md: is it that actor and critic share one clipped norm? PPO as clipped_apart.patch changes
-# it, which clips their gradients apart, each at the norm both had together; three heads, the small table's tasks, 20 seeds from 1001 on. The same seeds of the
-# script itself are question 3's. 240 runs, one seed a process, 40 minutes on two cores.
+# it, which clips their gradients apart, each at the norm both had together; three heads, the small table's tasks, 20 seeds from
+# 1001 on. The same seeds of the script itself are question 3's. 240 runs, one seed a process, 40 minutes on two cores.
 set -euo pipefail
 . benchmark/paper/publish.sh
 more=("$@")
