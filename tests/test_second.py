@@ -92,6 +92,24 @@ def test_gains_and_what_a_value_changes_about_them():
         assert table.loc[name, "p"] == pytest.approx(stats.ttest_1samp(gain, 0).pvalue)
 
 
+def test_gains_of_different_seeds_are_not_compared():
+    made = {
+        ("A", f"{arm},{value}"): [0.0, 1.0]
+        for arm in ("linear", "matched", "etf")
+        for value in "12"
+    }
+    fewer = frame(made).query("value == '1' or seed == 1")
+    with pytest.raises(ValueError, match="ppo: values have different seeds"):
+        second.gains({"ppo": (fewer, ("1", "2"))}, second.AREA)
+
+
+def test_a_task_that_was_not_tuned_for_is_one_line(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        tuned.main(tuned.Args(env_id="Nobody-v0"))
+    line = "error: --env-id Nobody-v0: benchmark/results/tuning has no runs of it\n"
+    assert (stopped.value.code, capsys.readouterr().err) == (2, line)
+
+
 def test_runs_are_set_side_by_side_as_far_as_the_last_ones_go():
     default = frame({("A", "linear"): [1.0], ("A", "random"): [2.0], ("B", "linear"): [3.0]})
     both = second.side_by_side({"default": default, "tuned": frame({("A", "linear"): [4.0]})})

@@ -6,16 +6,17 @@ table of docs/does-the-head-help.md.
 prints a line for each head: its name, learning rate and norm of rows.
 """
 
-import sys
 from dataclasses import dataclass
 
 import pandas as pd
 import tyro
 
+from benchmark.collate import fail
 from benchmark.readme.second import NAMES, runs
 from benchmark.readme.tables import markdown
 from benchmark.reporting.thresholds import plain_id
 
+# "RATE,NORM" of the scripts' defaults, by head; the order is that of the arms
 DEFAULTS = {"linear": "2.5e-4,0.01", "etf": "2.5e-4,2", "etf-trainable": "2.5e-4,2"}
 
 
@@ -54,7 +55,7 @@ def table() -> str:
 def main(args: Args) -> None:
     task = plain_id(args.env_id)
     if task not in set(runs("tuning")["task"]):
-        sys.exit(f"error: --env-id {args.env_id}: benchmark/results/tuning has no runs of it")
+        fail("env-id", args.env_id, "benchmark/results/tuning has no runs of it")
     for head, setting in winners(task).items():
         print(head, *setting.split(","))
 
