@@ -2,11 +2,10 @@
 
 from pathlib import Path
 
-import matplotlib
+import matplotlib.pyplot as plt
 import pandas as pd
 
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
+from benchmark.reporting.pictures import png
 
 COLOURS = {"better": "#0072B2", "worse": "#D55E00", "not distinguishable": "#888888"}
 MARKERS = {"better": "o", "worse": "s", "not distinguishable": "D"}
@@ -37,5 +36,4 @@ def forest(rows: pd.DataFrame, titles: dict, axis_title: str, out: Path) -> None
     ]
     where = {"loc": "outside lower center", "ncols": 3, "frameon": False}
     figure.legend(handles=handles, title=axis_title, **where)
-    figure.savefig(out, dpi=160)
-    plt.close(figure)
+    out.write_bytes(png(figure, dpi=160))

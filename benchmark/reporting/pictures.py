@@ -66,12 +66,12 @@ class Panel(NamedTuple):
     bands: dict[str, Band]  # by arm
 
 
-def png(figure: plt.Figure) -> bytes:
+def png(figure: plt.Figure, dpi: int = 110) -> bytes:
     """The figure as a file, closed. 256 colours are enough for a chart, at a third of the size."""
     file = io.BytesIO()
     figure.get_layout_engine().execute(figure)
     figure.set_layout_engine("none")  # else savefig draws all twice to lay it out once more
-    figure.savefig(file, dpi=110)
+    figure.savefig(file, dpi=dpi)
     plt.close(figure)
     colours = Image.open(file).convert("RGB").quantize(dither=Image.Dither.NONE)
     file = io.BytesIO()
