@@ -11,5 +11,5 @@ layout="all --image-layout channels_first" # which Seaquest's shape, three times
 minatar() { run --env-ids $tasks --flags "$layout" --out runs/minatar "$@"; }
 minatar --arms "linear=ppo_acpg.py" "etf=ppo_acpg.py --etf-head" --num-seeds 3 --total-timesteps 500000 "$@"
 minatar --arms "random=ppo_acpg.py --epsilon 1" --num-seeds 1 --total-timesteps 50000 "$@"
-collate runs/minatar benchmark/results/minatar "$@"
+publish runs/minatar benchmark/results/minatar "$@"
 exit $code
