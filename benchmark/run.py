@@ -77,7 +77,7 @@ class Args:
     heads: tuple[str, ...] | None = None
     """arms by their head: linear, {etf,random,orthogonal}, these with -trainable; `linear:2` and
     `etf:4` begin with rows of that norm (None: linear etf)"""
-    arms: tuple[str, ...] = ()
+    arms: tuple[str, ...] | None = None
     """arms of any kind, instead of --scripts and --heads: "NAME=SCRIPT FLAGS" """
     baseline: str | None = None
     """the arm that the others are compared with (None: the first)"""

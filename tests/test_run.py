@@ -390,6 +390,7 @@ BAD = {
     "script exits": ({"scripts": ("exits",)}, "exits.py: cannot be imported: SystemExit("),
     "no Args": ({"scripts": ("empty",)}, "empty.py: cannot be imported: has no class Args"),
     "few flags": ({"arms": ("a=few.py",), "total_timesteps": None}, "few.py: Unrecognized options"),
+    "no arm": ({"arms": ()}, "--arms: names none"),
     "arm no script": ({"arms": ("a=",)}, "--arms a=: must be NAME=SCRIPT"),
     "arm no name": ({"arms": ("ppo_acpg.py",)}, "--arms ppo_acpg.py: must be NAME=SCRIPT"),
     "arm all": ({"arms": ("all=ppo_acpg",)}, "--arms all=ppo_acpg: the name must be a word"),

@@ -130,6 +130,8 @@ def arms_of_heads(args: "Args", problems: list[str]) -> list[Arm]:
 
 def arms_as_given(args: "Args", problems: list[str]) -> list[Arm]:
     """--arms."""
+    if not args.arms:
+        problems.append("--arms: names none")
     arms = {}
     for text in args.arms:
         name, equals, command = text.partition("=")
@@ -246,7 +248,7 @@ def asked_for(args: "Args") -> list[Planned]:
     for what only the scripts know (`ask_scripts`)."""
     problems = []
     check_numbers(args, problems)
-    arms = arms_as_given(args, problems) if args.arms else arms_of_heads(args, problems)
+    arms = arms_of_heads(args, problems) if args.arms is None else arms_as_given(args, problems)
     entries = read_flags(args, arms, problems)
     tasks = list(product(dict.fromkeys(args.env_ids), arms))
     count = len(tasks) * args.num_seeds
