@@ -128,16 +128,15 @@ def titles(pairs: Iterable[Pair]) -> dict[Pair, str]:
 
 
 # Questions 1 and 3
-def over_tasks(folders: dict[str, str], pairs: Iterable[Pair] = PAIRS) -> str:
-    """A row for each pair of arms; for each folder, by its title, a column of the sampled area and one of the greedy return,
-    means over all tasks."""
+def over_tasks(folders: dict[str, str], measures: Iterable[str]) -> str:
+    """A row for each pair of arms; for each folder, by its title, a column for each measure, means over all tasks."""
     parts = {title: runs(folder) for title, folder in folders.items()}
     table = {}
-    for measure in MEASURES:
-        for row in differences(parts, pairs, measure).to_dict("records"):
+    for measure in measures:
+        for row in differences(parts, PAIRS, measure).to_dict("records"):
             table[row["name"], measure, row["panel"]] = cell(row)
-    columns = [(title, measure) for title in folders for measure in MEASURES]
-    rows = [[pair_name(pair), *(table[*column, pair] for column in columns)] for pair in pairs]
+    columns = [(title, measure) for title in folders for measure in measures]
+    rows = [[pair_name(pair), *(table[*column, pair] for column in columns)] for pair in PAIRS]
     return markdown(["", *(f"{title}, {MEASURES[measure]}" for title, measure in columns)], rows)
 
 
