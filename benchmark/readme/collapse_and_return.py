@@ -1,9 +1,9 @@
 """Question 9 of benchmark/results/README.md, whether collapse goes with return -> a table of docs/does-the-head-help.md.
 
 The measures of collapse (docs/action-collapse.md), at a run's end, are 0 at collapse: a negative correlation with the return
-says that the two go together. A cell is the runs of a task, an algorithm and an arm, which differ in their seeds. Runs whose
-policy does not use all actions at the end are left out, as their measures are of fewer vectors; of the bandits of question 1
-hardly one is left.
+says that the two go together. A cell is the runs of a task, an algorithm and an arm, which differ in their seeds; those of
+fewer than eight are left out. So are runs whose policy does not use all actions at the end, as their measures are of fewer
+vectors; of the bandits of question 1 hardly one would be left.
 """
 
 import math
@@ -21,15 +21,18 @@ MEASURES = {
     "means_maximal_angle": "maximal angle of mean activations",
     "within_variability": "within-action variability",
 }
-TASK = ["folder", "task"]
+TASK = ["algorithm", "task"]
 CELL = [*TASK, "arm"]
-LEAST = 8  # runs of a cell whose correlation counts
-LEAST_OF_KIND = 3  # better ones, and worse ones, of a cell whose chance counts
+LEAST = 8  # runs of a cell that counts
+LEAST_OF_KIND = (
+    3  # of them that reach the threshold, and of them that miss it, where these are compared
+)
+LEAST_ARMS = 3  # that a correlation is over
 
 
 def all_runs() -> pd.DataFrame:
-    """The runs of question 3 that can be compared, with numbers as measures."""
-    frame = pd.concat([runs(folder).assign(folder=folder) for folder in AGAIN.values()])
+    """The runs of question 3 that use all actions of their task at their end, with numbers as measures."""
+    frame = pd.concat([runs(folder).assign(algorithm=name) for name, folder in AGAIN.items()])
     frame = frame.assign(**frame[[*MEASURES, "actions_seen"]].apply(pd.to_numeric))
     most = frame.groupby(TASK)["actions_seen"].transform("max")
     return frame[frame["actions_seen"] == most]
@@ -57,7 +60,7 @@ def across_arms(frame: pd.DataFrame, measure: str) -> pd.Series:
     means = known.mean()[known.size() >= LEAST]
     found = {}
     for task, arms in means.groupby(TASK):
-        if len(arms) >= 3:
+        if len(arms) >= LEAST_ARMS:
             found[task] = correlation(arms[measure], arms["final"])
     return pd.Series(found, dtype=float).dropna()
 
@@ -71,7 +74,7 @@ def at_worse_ends(frame: pd.DataFrame, measure: str) -> pd.Series:
         reaches = members["normalised_greedy"] >= 1
         worse = members.loc[~reaches, measure]
         better = members.loc[reaches, measure]
-        if min(len(worse), len(better)) >= LEAST_OF_KIND:
+        if len(members) >= LEAST and min(len(worse), len(better)) >= LEAST_OF_KIND:
             found[cell] = stats.mannwhitneyu(worse, better).statistic / (len(worse) * len(better))
     return mean_over_cells(found)
 
@@ -81,7 +84,7 @@ def mean_over_cells(found: dict[tuple[str, str, str], float]) -> pd.Series:
     values = pd.Series(found, dtype=float).dropna()
     if values.empty:
         return values
-    return values.groupby(level=[0, 1]).mean()
+    return values.rename_axis(CELL).groupby(level=TASK).mean()
 
 
 def mean_interval(values: pd.Series) -> str:
