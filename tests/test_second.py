@@ -80,7 +80,7 @@ def test_gains_and_what_a_value_changes_about_them():
     made = {("A", arm): areas for arm, areas in scores.items()}
     for arm, areas in scores.items():
         made["B", arm] = [area + 2 * arm.startswith("etf") for area in areas]
-    found = second.gains({"ppo": (frame(made), ("1", "2"))}, second.AREA)
+    found = second.gains({"ppo": (frame(made), ("1", "2"))}, second.AREA, second.GAINS)
     assert len(found) == 9
     table = found[found["panel"] == ("etf", "linear")].set_index("name")
     first, other = np.array([3.0, 4.0, 2.0]), np.array([1.5, 2.0, 1.5])
@@ -91,6 +91,26 @@ def test_gains_and_what_a_value_changes_about_them():
         assert table.loc[name, "p"] == pytest.approx(stats.ttest_1samp(gain, 0).pvalue)
 
 
+def test_what_a_value_changes_about_an_arm():
+    made = frame(
+        {
+            ("A", "etf,1"): [0.0, 1.0, 2.0],
+            ("B", "etf,1"): [4.0, 4.0, 4.0],
+            ("A", "etf,2"): [1.0, 2.0, 4.0],
+            ("B", "etf,2"): [4.0, 5.0, 4.0],
+        }
+    )
+    parts = {"ppo": (made, ("1", "2"))}
+    (row,) = second.changes(parts, second.AREA, ["etf"]).to_dict("records")
+    changed = np.array([0.5, 1.0, 1.0])
+    assert (row["name"], row["panel"]) == ("ppo, 2 less 1", "etf")
+    assert row["difference"] == pytest.approx(changed.mean())
+    assert row["p"] == pytest.approx(stats.ttest_1samp(changed, 0).pvalue)
+    found = second.changes(second.each_task(parts), second.AREA, ["etf"]).set_index("name")
+    middles = {"ppo, A, 2 less 1": 4 / 3, "ppo, B, 2 less 1": 1 / 3}
+    assert found["difference"].to_dict() == pytest.approx(middles)
+
+
 def test_gains_of_different_seeds_are_not_compared():
     made = {
         ("A", f"{arm},{value}"): [0.0, 1.0]
@@ -99,7 +119,7 @@ def test_gains_of_different_seeds_are_not_compared():
     }
     fewer = frame(made).query("value == '1' or seed == 1")
     with pytest.raises(ValueError, match="ppo: values have different seeds"):
-        second.gains({"ppo": (fewer, ("1", "2"))}, second.AREA)
+        second.gains({"ppo": (fewer, ("1", "2"))}, second.AREA, second.GAINS)
 
 
 def test_a_task_that_was_not_tuned_for_is_one_line(capsys):
@@ -111,7 +131,9 @@ def test_a_task_that_was_not_tuned_for_is_one_line(capsys):
 
 def test_runs_are_set_side_by_side_as_far_as_the_last_ones_go():
     default = frame({("A", "linear"): [1.0], ("A", "random"): [2.0], ("B", "linear"): [3.0]})
-    both = second.side_by_side({"default": default, "tuned": frame({("A", "linear"): [4.0]})})
+    frames = {"default": default, "tuned": frame({("A", "linear"): [4.0]})}
+    both, values = second.side_by_side(frames)
+    assert values == ("default", "tuned")
     assert [*zip(both["value"], both[second.AREA])] == [("default", 1.0), ("tuned", 4.0)]
 
 
@@ -166,7 +188,7 @@ def ends(arm: str, measures: list[float], finals: list[float], solved: int) -> l
     """Runs of a cell, the last `solved` of which reach 1 of the normalised score."""
     rows = []
     for seed, (measure, final) in enumerate(zip(measures, finals, strict=True)):
-        row = {"folder": "f", "task": "t", "arm": arm, "self_duality": measure, "final": final}
+        row = {"algorithm": "f", "task": "t", "arm": arm, "self_duality": measure, "final": final}
         greedy = 1.0 if seed >= len(finals) - solved else 0.5
         rows.append(row | {"normalised_greedy": greedy})
     return rows

@@ -4,8 +4,8 @@
 
 draws the pictures, benchmark/results/second/*.png; the tables are written as benchmark/readme/tables.py says. All are
 differences between two arms, paired by seed, in units of the normalised score (benchmark/reporting/thresholds.py): means, 95 %
-intervals, and verdicts. These are corrected together, by Benjamini and Hochberg, over all that one table shows of a measure; a
-picture shows some of it.
+intervals, and verdicts. These are corrected together, by Benjamini and Hochberg, over all that one table shows of a measure, and so
+they stand in its picture, which may show some of it. Only question 3's picture has no table: it is by task, and by itself.
 """
 
 from collections.abc import Iterable
@@ -19,6 +19,9 @@ from benchmark.reporting.comparisons import compared, read_runs
 from benchmark.reporting.thresholds import plain_id
 
 Pair = tuple[str, str]  # an arm, and the one that it is compared with
+Part = tuple[
+    pd.DataFrame, tuple[str, ...]
+]  # runs with several values of a flag; and these, the default first
 
 PICTURES = RESULTS / "second"
 AREA, GREEDY = "normalised_area", "normalised_greedy"
@@ -44,6 +47,7 @@ PAIRS = (
     ("etf", "random"),
     ("etf-trainable", "matched"),
 )
+HEADS = ("linear", "matched", "etf")
 GAINS = (("etf", "linear"), ("matched", "linear"), ("etf", "matched"))
 MANY = {  # question 1: titles and folders
     "K = 18": "many_actions_18",
@@ -57,7 +61,17 @@ GEOMETRY = (
     ("etf", "etf-trainable"),
     ("etf", "matched"),
 )
-ADDED = (("orthogonal", "random"), ("etf", "orthogonal"), ("etf", "linear"))  # later on
+ADDED = (  # when the runs had been seen
+    ("orthogonal", "random"),
+    ("etf", "orthogonal"),
+    ("etf", "linear"),
+)
+IN_PICTURE = (  # of question 2
+    ("etf", "random"),
+    ("orthogonal", "random"),
+    ("etf", "etf-trainable"),
+    ("etf", "matched"),
+)
 ARMS = ("linear", "matched", "etf", "etf-trainable", "random")
 AGAIN = {"PPO": "again_ppo", "A2C": "again_a2c"}  # question 3
 LONGER = {"PPO": "longer_ppo", "A2C": "longer_a2c"}  # question 4
@@ -86,7 +100,7 @@ def runs(folder: str) -> pd.DataFrame:
     return frame.assign(arm=arms, value=names[2], task=frame["env_id"].map(plain_id))
 
 
-def by_seed(frame: pd.DataFrame, measure: str) -> pd.DataFrame:
+def seed_means(frame: pd.DataFrame, measure: str) -> pd.DataFrame:
     """The means over tasks (seeds, arms). Raises ValueError if an arm lacks a run or its score."""
     cells = frame.pivot(index=["seed", "task"], columns="arm", values=measure)
     if cells.isna().any(axis=None):
@@ -102,7 +116,7 @@ def differences(
     sides = []
     pairs = [*pairs]
     for name, part in parts.items():
-        scores = by_seed(part, measure)
+        scores = seed_means(part, measure)
         for arm, baseline in pairs:
             if {arm, baseline} <= set(scores):
                 rows.append({"name": name, "panel": (arm, baseline), "measure": measure})
@@ -118,8 +132,9 @@ def cell(row: dict) -> str:
     return f"{row['difference']:+.3f}{limits} {word}"
 
 
-def pair_name(pair: Pair) -> str:
-    return f"{NAMES[pair[0]]} against {NAMES[pair[1]]}"
+def pair_names(pairs: Iterable[Pair]) -> dict[Pair, str]:
+    """Of columns, by pair."""
+    return {pair: f"{NAMES[pair[0]]} against {NAMES[pair[1]]}" for pair in pairs}
 
 
 def titles(pairs: Iterable[Pair]) -> dict[Pair, str]:
@@ -136,7 +151,9 @@ def over_tasks(folders: dict[str, str], measures: Iterable[str]) -> str:
         for row in differences(parts, PAIRS, measure).to_dict("records"):
             table[row["name"], measure, row["panel"]] = cell(row)
     columns = [(title, measure) for title in folders for measure in measures]
-    rows = [[pair_name(pair), *(table[*column, pair] for column in columns)] for pair in PAIRS]
+    rows = []
+    for pair, name in pair_names(PAIRS).items():
+        rows.append([name, *(table[*column, pair] for column in columns)])
     return markdown(["", *(f"{title}, {MEASURES[measure]}" for title, measure in columns)], rows)
 
 
@@ -171,95 +188,119 @@ def near_k(pairs: Iterable[Pair], measure: str) -> pd.DataFrame:
     for folder in NEAR_K:
         frame = runs(folder)
         for width, part in frame.groupby(frame["feature_dim"].astype(int)):
-            task = plain_id(part["env_id"].iloc[0]).rpartition("-")[0]
+            task = part["task"].iloc[0].rpartition("-")[0]
             parts[f"{task}, d = {width}"] = part
     return differences(parts, pairs, measure)
 
 
-def by_name(found: pd.DataFrame, pairs: Iterable[Pair], title: str) -> str:
-    """A table of comparisons: a row for each `name`, a column for each pair; empty where there is none."""
+def by_name(found: pd.DataFrame, columns: dict, measure: str) -> str:
+    """A table of comparisons: a row for each `name`, and for each `panel`, by its title, a column; empty where there is none."""
     table = {}
     names = {}
     for row in found.to_dict("records"):
         names[row["name"]] = None
         table[row["name"], row["panel"]] = cell(row)
-    rows = [[name, *(table.get((name, pair), "") for pair in pairs)] for name in names]
-    return markdown([title, *map(pair_name, pairs)], rows)
+    rows = [[name, *(table.get((name, panel), "") for panel in columns)] for name in names]
+    return markdown([MEASURES[measure], *columns.values()], rows)
 
 
 def near_k_table(pairs: Iterable[Pair], measure: str) -> str:
     """The same as a table; a cell is empty where an arm needs more dimensions."""
-    return by_name(near_k(pairs, measure), pairs, MEASURES[measure])
+    return by_name(near_k(pairs, measure), pair_names(pairs), measure)
 
 
 # Questions 4 to 7
-def gains(
-    parts: dict[str, tuple[pd.DataFrame, tuple[str, ...]]],
-    measure: str,
-    pairs: Iterable[Pair] = GAINS,
-) -> pd.DataFrame:
-    """Of runs with several values of a flag, the first being the default: for each part and pair of arms a comparison of the
-    first arm with the second with each value, and one of what each other value changes about that gain: the gain with it less
-    the gain with the default. Means over the part's tasks. Raises ValueError if the values have different seeds."""
+def gains(parts: dict[str, Part], measure: str, pairs: Iterable[Pair]) -> pd.DataFrame:
+    """For each part and pair of arms a comparison of the first arm with the second with each value, and one of what each other
+    value changes about that gain: the gain with it less the gain with the default. Means over the part's tasks. Raises
+    ValueError if the values have different seeds."""
     rows = []
     sides = []
-    for name, (frame, values) in parts.items():
-        scores = {value: by_seed(frame[frame["value"] == value], measure) for value in values}
-        if len({tuple(table.index) for table in scores.values()}) > 1:
-            raise ValueError(f"{name}: values have different seeds")
+    for name, part in parts.items():
+        scores = scores_of_values(name, part, measure)
+        default, *others = scores
         for pair in pairs:
             arm, baseline = pair
-            for value in values:
+            for value in scores:
                 row = {"name": f"{name}, {value}", "panel": pair, "measure": measure}
                 rows.append(row)
                 sides.append((scores[value][arm].to_numpy(), scores[value][baseline].to_numpy()))
-            gain = {value: scores[value][arm] - scores[value][baseline] for value in values}
-            for value in values[1:]:
+            gain = {value: scores[value][arm] - scores[value][baseline] for value in scores}
+            for value in others:
                 row = {"name": f"{name}, change to {value}", "panel": pair, "measure": measure}
                 rows.append(row)
-                sides.append((gain[value].to_numpy(), gain[values[0]].to_numpy()))
+                sides.append((gain[value].to_numpy(), gain[default].to_numpy()))
     return compared(rows, sides)
 
 
-def side_by_side(frames: dict[str, pd.DataFrame]) -> pd.DataFrame:
+def changes(parts: dict[str, Part], measure: str, arms: Iterable[str]) -> pd.DataFrame:
+    """For each part and arm a comparison of each other value with the default: what it changes about the arm's own score. As
+    `gains`, but that `panel` is the arm."""
+    rows = []
+    sides = []
+    for name, part in parts.items():
+        scores = scores_of_values(name, part, measure)
+        default, *others = scores
+        for arm in arms:
+            for value in others:
+                what = f"{name}, {value} less {default}"
+                rows.append({"name": what, "panel": arm, "measure": measure})
+                sides.append((scores[value][arm].to_numpy(), scores[default][arm].to_numpy()))
+    return compared(rows, sides)
+
+
+def scores_of_values(name: str, part: Part, measure: str) -> dict[str, pd.DataFrame]:
+    """By value: `seed_means`."""
+    frame, values = part
+    scores = {value: seed_means(frame[frame["value"] == value], measure) for value in values}
+    if len({tuple(table.index) for table in scores.values()}) > 1:
+        raise ValueError(f"{name}: values have different seeds")
+    return scores
+
+
+def side_by_side(frames: dict[str, pd.DataFrame]) -> Part:
     """The frames, each with its name as `value`, as far as the tasks and arms of the last one go."""
     *_, last = frames.values()
     both = pd.concat(frame.assign(value=name) for name, frame in frames.items())
-    return both[both["task"].isin(last["task"]) & both["arm"].isin(last["arm"])]
+    return both[both["task"].isin(last["task"]) & both["arm"].isin(last["arm"])], (*frames,)
 
 
-def longer(measure: str) -> pd.DataFrame:
-    """`gains` by algorithm and task in 500k steps, beside question 3's in 200k."""
+def each_task(parts: dict[str, Part]) -> dict[str, Part]:
+    """The parts by task."""
+    found = {}
+    for name, (frame, values) in parts.items():
+        for task, part in frame.groupby("task"):
+            found[f"{name}, {task}"] = part, values
+    return found
+
+
+def longer() -> dict[str, Part]:
+    """500k steps beside question 3's 200k, by algorithm and task."""
     parts = {}
     for name, folder in LONGER.items():
-        both = side_by_side({"200k": runs(AGAIN[name]), "500k": runs(folder)})
-        for task, part in both.groupby("task"):
-            parts[f"{name}, {task}"] = part, ("200k", "500k")
-    return gains(parts, measure)
+        parts[name] = side_by_side({"200k": runs(AGAIN[name]), "500k": runs(folder)})
+    return each_task(parts)
 
 
-def optimizer(measure: str) -> pd.DataFrame:
-    """`gains` by algorithm."""
-    parts = {name: (runs(folder), values) for name, (folder, values) in OPTIMIZER.items()}
-    return gains(parts, measure)
+def optimizer() -> dict[str, Part]:
+    """By algorithm."""
+    return {name: (runs(folder), values) for name, (folder, values) in OPTIMIZER.items()}
 
 
-def epsilon(measure: str) -> pd.DataFrame:
-    """`gains` by task."""
-    parts = {task: (part, EPSILONS) for task, part in runs("epsilon").groupby("task")}
-    return gains(parts, measure)
+def epsilon() -> dict[str, Part]:
+    """By task."""
+    return {task: (part, EPSILONS) for task, part in runs("epsilon").groupby("task")}
 
 
-def tuned(measure: str) -> pd.DataFrame:
-    """`gains` of tuned runs beside those of questions 3 and 8, with default flags, by task and over all."""
+def tuned() -> dict[str, Part]:
+    """Tuned runs beside those of questions 3 and 8, with default flags, by task and over all."""
     defaults = pd.concat([runs(AGAIN["PPO"]), runs(FIELD["PPO"])])
-    both = side_by_side({"default": defaults, "tuned": runs("tuned")})
-    values = ("default", "tuned")
-    parts = {task: (part, values) for task, part in both.groupby("task")}
-    return gains(parts | {"all": (both, values)}, measure, TUNED)
+    both, values = side_by_side({"default": defaults, "tuned": runs("tuned")})
+    tasks = {task: (part, values) for task, part in both.groupby("task")}
+    return tasks | {"all": (both, values)}
 
 
-QUESTIONS = {  # what compares, and which arms
+QUESTIONS = {  # parts, and the pairs of arms that are compared
     "longer": (longer, GAINS),
     "optimizer": (optimizer, GAINS),
     "epsilon": (epsilon, GAINS),
@@ -267,26 +308,34 @@ QUESTIONS = {  # what compares, and which arms
 }
 
 
-def gains_table(name: str, measure: str) -> str:
+def gains_of(name: str, measure: str) -> pd.DataFrame:
     """Of one of the QUESTIONS."""
-    question, pairs = QUESTIONS[name]
-    return by_name(question(measure), pairs, MEASURES[measure])
+    parts, pairs = QUESTIONS[name]
+    return gains(parts(), measure, pairs)
+
+
+def gains_table(name: str, measure: str) -> str:
+    _, pairs = QUESTIONS[name]
+    return by_name(gains_of(name, measure), pair_names(pairs), measure)
+
+
+def changes_table(parts: dict[str, Part], measure: str, arms: Iterable[str]) -> str:
+    return by_name(changes(parts, measure, arms), {arm: NAMES[arm] for arm in arms}, measure)
 
 
 def optimizer_scores() -> str:
     """The normalised areas themselves: means over tasks and seeds, by algorithm, value and head."""
-    heads = ("linear", "matched", "etf")
     rows = []
-    for name, (folder, values) in OPTIMIZER.items():
-        for value in values:
-            scores = by_seed(runs(folder).query("value == @value"), AREA).mean()
-            rows.append([f"{name}, {value}", *(f"{scores[head]:.3f}" for head in heads)])
-    return markdown(["sampled area", *(NAMES[head] for head in heads)], rows)
+    for name, part in optimizer().items():
+        for value, scores in scores_of_values(name, part, AREA).items():
+            means = scores.mean()
+            rows.append([f"{name}, {value}", *(f"{means[head]:.3f}" for head in HEADS)])
+    return markdown(["sampled area", *(NAMES[head] for head in HEADS)], rows)
 
 
 # Question 8
 def field_table(measure: str) -> str:
-    return by_name(by_task(FIELD, PAIRS, measure), PAIRS, MEASURES[measure])
+    return by_name(by_task(FIELD, PAIRS, measure), pair_names(PAIRS), measure)
 
 
 # Many seeds in one process
@@ -302,9 +351,9 @@ def singles() -> pd.DataFrame:
         both = runs(alone).merge(others, on=keys, suffixes=("_alone", "_together"), validate="1:1")
         if len(both) < len(runs(alone)):
             raise ValueError(f"{alone}: has seeds that {', '.join(together)} lack")
-        for cell, part in both.groupby(keys[:3]):
+        for kind, part in both.groupby(keys[:3]):
             areas = part[["area_alone", "area_together"]]
-            what = dict(zip(keys, cell)) | {"measure": "area"} | areas.mean().to_dict()
+            what = dict(zip(keys, kind)) | {"measure": "area"} | areas.mean().to_dict()
             rows.append(what | areas.std().add_suffix("_std").to_dict())
             sides.append((part["area_together"].to_numpy(), part["area_alone"].to_numpy()))
     return compared(rows, sides)
@@ -331,16 +380,15 @@ def singles_table() -> str:
 
 def main() -> None:
     PICTURES.mkdir(exist_ok=True)
-    panels = GEOMETRY[:1] + ADDED[:1] + GEOMETRY[2:]
     for measure, name in ((AREA, "area"), (GREEDY, "greedy")):
         shown = near_k(GEOMETRY + ADDED, measure)
-        forest(shown, titles(panels), AXES[measure], PICTURES / f"near_k-{name}.png")
+        forest(shown, titles(IN_PICTURE), AXES[measure], PICTURES / f"near_k-{name}.png")
         shown = by_task(AGAIN, GAINS, measure)
         forest(shown, titles(GAINS), AXES[measure], PICTURES / f"again-{name}.png")
         shown = by_task(FIELD, PAIRS, measure)
         forest(shown, titles(GAINS), AXES[measure], PICTURES / f"field-{name}.png")
-    for name, (question, pairs) in QUESTIONS.items():
-        forest(question(AREA), titles(pairs), AXES[AREA], PICTURES / f"{name}.png")
+    for name, (_, pairs) in QUESTIONS.items():
+        forest(gains_of(name, AREA), titles(pairs), AXES[AREA], PICTURES / f"{name}.png")
 
 
 if __name__ == "__main__":
