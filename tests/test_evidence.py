@@ -105,7 +105,8 @@ def test_figures_of_the_controls_and_of_dispersion():
         if env_id == "CartPole-v1"
     }
     gains = [value - mean["linear"] for head, value in mean.items() if head != "linear"]
-    assert f"by {min(gains):.0f} to {max(gains):.0f}, 6 of them distinguishably" in TEXT
+    assert f"by {min(gains):.0f} to {max(gains):.0f}, each distinguishably" in TEXT
+    assert len(gains) == 6
     stuck = [
         head
         for (_, env_id, head), seeds in finals.items()

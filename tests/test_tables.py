@@ -131,10 +131,10 @@ def sentences_on_the_head() -> Iterator[str]:
             ("etf", "linear-2"): f"against it the frozen ETF is {words}",
         }[head, baseline]
     yield f"its final return {evidence.verdict_counts('etf', 'linear', final).replace(',', ' and')}"
-    more, alone, together = re.findall(
-        r"in (\d+) of 16 cases .* in (\w+), (together .*)\)", evidence.dispersion(area)
+    more, together = re.findall(
+        r"in (\d+) of 16 cases .* in \w+, (together .*)\)", evidence.dispersion(area)
     )[0]
-    yield f"in {more} of 16 cases: by itself distinguishable in {alone}, {together}"
+    yield f"in {more} of 16 cases, {together}"
     days = evidence.hours()["hours"].sum() / 2400
     yield f"or {days:.0f} days on 100 of them"
     yield f"The controls would take {evidence.hours_of_controls():,.0f} hours"

@@ -84,6 +84,7 @@ OPTIMIZER = {  # question 5: folders, and their values of a flag, the default fi
     "A2C": ("optimizer_a2c", ("3.16e-3", "1e-5")),
 }
 EPSILONS = ("0", "0.001", "0.01", "0.1", "0.3")  # question 6
+TUNED_HEADS = ("linear", "etf", "etf-trainable")
 TUNED = (("etf", "linear"), ("etf", "etf-trainable"), ("etf-trainable", "linear"))  # question 7
 FIELD = {"PPO": "field"}  # question 8
 

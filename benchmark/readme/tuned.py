@@ -40,15 +40,23 @@ def winners(task: str) -> dict[str, str]:
 
 
 def table() -> str:
-    """By task and head: the winner, and the mean areas of it and of the default setting over the tuning seeds."""
+    """By task, head and learning rate: the mean areas over the tuning seeds by norm, the winner's in bold."""
+    areas = {task: settings(task)["mean"] for task in runs("tuning")["task"].unique()}
+    tried = [setting.split(",") for found in areas.values() for _, setting in found.index]
+    rates, norms = (sorted(set(values), key=float) for values in zip(*tried))
     rows = []
-    for task in runs("tuning")["task"].unique():
-        areas = settings(task)["mean"]
-        for head, winner in winners(task).items():
-            rate, norm = winner.split(",")
-            found = (f"{areas[head, setting]:.1f}" for setting in (winner, DEFAULTS[head]))
-            rows.append([task, NAMES[head], rate, norm, *found])
-    columns = ["", "head", "learning rate", "norm of rows", "its area", "the default's"]
+    for task, found in areas.items():
+        winner = winners(task)
+        for head in DEFAULTS:
+            of_head = found[head]
+            for rate in rates:
+                cells = []
+                for norm in norms:
+                    setting = f"{rate},{norm}"
+                    area = f"{of_head[setting]:.1f}" if setting in of_head else ""
+                    cells.append(f"**{area}**" if setting == winner[head] else area)
+                rows.append([task, NAMES[head], rate, *cells])
+    columns = ["area by norm of rows", "head", "learning rate", *norms]
     return markdown(columns, rows)
 
 
