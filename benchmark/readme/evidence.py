@@ -176,24 +176,25 @@ def headline() -> str:
     return markdown(["", COMPARED["area"], COMPARED["final"]], rows)
 
 
-def planned_power(seeds: int = 20) -> str:
-    """The smallest difference that so many pairs of seeds would find, frozen ETF less learned head, going by the spread in
-    the small table, in units of the normalised score."""
+def planned_power(seeds: int = 20) -> dict[str, list[float]]:
+    """By script: what so many pairs of seeds would find of normalised areas and of final returns, frozen ETF less learned head,
+    going by the spread in the small table."""
     scores = runs(TABLE).pivot_table(
         index=["script", "seed"], columns="arm", values=["normalised_area", "normalised_final"]
     )
-    spreads = {}
-    for measure in ("normalised_area", "normalised_final"):
-        differences = scores[measure]["etf"] - scores[measure]["linear"]
-        spreads[measure] = differences.groupby("script").std()
-    rows = []
-    for script in SCRIPTS:
-        if script in spreads["normalised_area"]:
-            errors = np.array([spread[script] / math.sqrt(seeds) for spread in spreads.values()])
-            freedom = np.full(len(errors), seeds - 1.0)
-            least = smallest(errors, freedom, np.full(len(errors), 0.05))
-            rows.append([f"`{script}`", *(f"{value:.3f}" for value in least)])
-    return markdown(["", "normalised area", "normalised final return"], rows)
+    found = {}
+    for script, part in scores.groupby("script"):
+        found[script] = [
+            least_difference(part[measure]["etf"] - part[measure]["linear"], seeds)
+            for measure in ("normalised_area", "normalised_final")
+        ]
+    return found
+
+
+def least_difference(differences: pd.Series, seeds: int) -> float:
+    """What a paired t test of so many seeds would find at 5 % in 80 % of experiments, where pairs differ as these do."""
+    error = differences.std() / math.sqrt(seeds)
+    return smallest(np.array([error]), np.array([seeds - 1.0]), np.array([0.05]))[0]
 
 
 def longer(script: str) -> str:
