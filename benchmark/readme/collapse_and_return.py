@@ -13,6 +13,7 @@ from scipy import stats
 
 from benchmark.readme.second import AGAIN, runs
 from benchmark.readme.tables import markdown
+from benchmark.reporting.verdicts import LEVEL, corrected
 
 MEASURES = {
     "self_duality": "distance of rows and mean activations",
@@ -95,15 +96,30 @@ def mean_interval(values: pd.Series) -> str:
     return f"{values.mean():.2f} [{low:.2f}, {high:.2f}] ({len(values)})"
 
 
+COLUMNS = {  # what is computed, and what it is if collapse and return have nothing to do with each other
+    "correlation over seeds": (within_cells, 0),
+    "correlation over arms": (across_arms, 0),
+    "chance that the worse is farther": (at_worse_ends, 0.5),
+}
+
+
 def table() -> str:
+    """Means with intervals. In bold are those that differ from chance by the t test, corrected by Benjamini and Hochberg over all
+    cells."""
     frame = all_runs()
+    cells = {}
+    tests = {}
+    for measure in MEASURES:
+        for title, (of, by_chance) in COLUMNS.items():
+            values = of(frame, measure)
+            cells[measure, title] = mean_interval(values)
+            tests[measure, title] = stats.ttest_1samp(values, by_chance).pvalue
+    certain = dict(zip(tests, corrected([*tests.values()]) < LEVEL))
     rows = []
     for measure, name in MEASURES.items():
-        found = (of(frame, measure) for of in (within_cells, across_arms, at_worse_ends))
-        rows.append([name, *map(mean_interval, found)])
-    columns = [
-        "correlation over seeds",
-        "correlation over arms",
-        "chance that the worse is farther",
-    ]
-    return markdown(["distance from collapse", *columns], rows)
+        row = [name]
+        for title in COLUMNS:
+            cell = cells[measure, title]
+            row.append(f"**{cell}**" if certain[measure, title] else cell)
+        rows.append(row)
+    return markdown(["distance from collapse", *COLUMNS], rows)

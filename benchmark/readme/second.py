@@ -74,7 +74,7 @@ IN_PICTURE = (  # of question 2
     ("etf", "matched"),
 )
 ARMS = ("linear", "matched", "etf", "etf-trainable", "random")
-AGAIN = {"PPO": "again_ppo", "A2C": "again_a2c"}  # question 3
+AGAIN = {"PPO": "again_ppo", "A2C": "again_a2c", "TRPO": "again_trpo"}  # question 3
 LONGER = {"PPO": "longer_ppo", "A2C": "longer_a2c"}  # question 4
 SINGLES = {  # folders of runs of one seed, and where the same trained in one process
     "singles": ("again_ppo", "again_a2c"),

@@ -81,6 +81,7 @@ MADE_BY = {  # directories of results, and the files of benchmark/paper/ that ma
     "near_k_many": "near_k.sh",
     "again_ppo": "again.sh",
     "again_a2c": "again.sh",
+    "again_trpo": "again.sh",
     "optimizer_ppo": "optimizer.sh",
     "optimizer_a2c": "optimizer.sh",
     "longer_ppo": "longer.sh",
