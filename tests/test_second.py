@@ -537,7 +537,7 @@ def test_numbers_in_sentences_are_those_of_the_runs():
     assert most["A2C", "matched"] == most["TRPO", "matched"]
     assert f"it leads by at most {most['A2C', 'matched']} with A2C and TRPO, and" in text
     loss = difference("again_trpo", "area", "etf", "linear").mean()
-    assert f"the first evidence's loss, of 0.03, is {-loss:.2f} and open" in text
+    assert f"the loss of 0.03 in the first evidence is one of {-loss:.2f} here, and open" in text
     longer = (
         difference(name, "area", "etf", "linear", env_id="CartPole-v1")
         for name in ("longer_ppo", "longer_a2c")
