@@ -25,9 +25,7 @@ MEASURES = {
 TASK = ["algorithm", "task"]
 CELL = [*TASK, "arm"]
 LEAST = 8  # runs of a cell that counts
-LEAST_OF_KIND = (
-    3  # of them that reach the threshold, and of them that miss it, where these are compared
-)
+LEAST_OF_KIND = 3  # of them that reach the threshold, and of those that miss it
 LEAST_ARMS = 3  # that a correlation is over
 
 
