@@ -787,10 +787,17 @@ def test_the_scripts_of_a_killed_runner_die(stand_ins):
 def test_twenty_kills_at_random_moments(stand_ins):
     flags = ("--num-seeds", 6, "--total-timesteps", 1000)
     Path("pause").write_text("0.02")
+    # As fast as the machine is: the first kill comes with the first finished run.
+    started = time.monotonic()
+    runner = start(*flags)
+    wait_until(lambda: any(record["outcome"] == "finished" for record in records().values()))
+    first_finished = time.monotonic() - started
+    runner.kill()
+    runner.communicate()
     moments = random.Random(1)
-    for _ in range(20):
+    for _ in range(19):
         runner = start(*flags)
-        time.sleep(moments.uniform(0.5, 4))
+        time.sleep(moments.uniform(0.2, 1.2) * first_finished)
         runner.kill()
         runner.communicate()
     Path("pause").unlink()
