@@ -62,8 +62,8 @@ def start(*flags: object) -> subprocess.Popen:
 
 
 def wait_until(condition) -> None:
-    """Return as soon as the condition holds; fail after a minute."""
-    deadline = time.monotonic() + 60
+    """Return as soon as the condition holds; fail after two minutes."""
+    deadline = time.monotonic() + 120
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.02)
