@@ -6,6 +6,7 @@ import math
 import re
 from collections import defaultdict
 from pathlib import Path
+from statistics import fmean
 
 import numpy as np
 import pandas as pd
@@ -228,24 +229,32 @@ def random_return(task: str) -> float:
         return 10 * pays[task.partition("Actions")[0]]
     known = {"CartPole-v1": 22.2, "Acrobot-v1": -499.1, "FrozenLake-v1": 0.012}
     known |= {"LunarLander-v3": -181.7, "IdealCliffWalking-v0": -10.66, "MountainCar-v0": -200}
-    known |= {"FrozenLake8x8-v1": 0.00215, "CliffWalking200-v1": -2093}
+    known |= {"FrozenLake8x8-v1": 0.00215, "CliffWalking200-v1": -2093, "Taxi-v4": -776}
     return known[task]
 
 
 BEST = {"CartPole-v1": 475, "Acrobot-v1": -100, "FrozenLake-v1": 0.7, "IdealCliffWalking-v0": -1}
-BEST |= {"LunarLander-v3": 200, "MountainCar-v0": -110}
+BEST |= {"LunarLander-v3": 200, "MountainCar-v0": -110, "Taxi-v4": 8}
 BEST |= {"FrozenLake8x8-v1": 0.85, "CliffWalking200-v1": -13}
+
+
+def rows_of(folder: str) -> list[dict[str, str]]:
+    """Of question 8 those of both its folders."""
+    rows = []
+    for name in {"field": ("field", "field_more")}.get(folder, (folder,)):
+        with open(RESULTS / name / "runs.csv") as file:
+            rows += csv.DictReader(file)
+    return rows
 
 
 def scores(folder: str, column: str, arm: str, **wanted: str) -> dict[int, float]:
     """By seed: the mean over tasks of the arm's normalised column."""
     cells = defaultdict(dict)
-    with open(RESULTS / folder / "runs.csv") as file:
-        for row in csv.DictReader(file):
-            if row["arm"] == arm and all(row[key] == value for key, value in wanted.items()):
-                task = plain_id(row["env_id"])
-                zero, one = random_return(task), BEST.get(task, 10)
-                cells[int(row["seed"])][task] = (float(row[column]) - zero) / (one - zero)
+    for row in rows_of(folder):
+        if row["arm"] == arm and all(row[key] == value for key, value in wanted.items()):
+            task = plain_id(row["env_id"])
+            zero, one = random_return(task), BEST.get(task, 10)
+            cells[int(row["seed"])][task] = (float(row[column]) - zero) / (one - zero)
     assert len({frozenset(tasks) for tasks in cells.values()}) == 1
     return {seed: np.mean([*tasks.values()]) for seed, tasks in cells.items()}
 
@@ -377,8 +386,7 @@ def test_runs_that_are_stuck():
     """The frozen ETF's of PPO on Acrobot, from the CSV files."""
     lines = PAGE.read_text().splitlines()
     for title, folder in (("PPO", "again_ppo"), ("PPO, 40 further seeds", "singles_more")):
-        with open(RESULTS / folder / "runs.csv") as file:
-            rows = [row for row in csv.DictReader(file) if "Acrobot" in row["env_id"]]
+        rows = [row for row in rows_of(folder) if "Acrobot" in row["env_id"]]
         finals = [float(row["final"]) for row in rows if row["arm"] == "etf"]
         said = f"{sum(final < -400 for final in finals)} of {len(finals)}"
         cells = [line.split(" | ") for line in lines if line.startswith(f"| {title} | ")]
@@ -389,11 +397,10 @@ def test_single_runs_beside_seeds_of_one_process():
     """A row of the table in docs/speed.md, from the CSV files."""
     areas = {}
     for folder, script in (("singles", "ppo_acpg"), ("again_ppo", "ppo_acpg")):
-        with open(RESULTS / folder / "runs.csv") as file:
-            for row in csv.DictReader(file):
-                kind = row["script"], plain_id(row["env_id"]), row["arm"]
-                if kind == (script, "CartPole-v1", "linear"):
-                    areas.setdefault(folder, {})[int(row["seed"])] = float(row["area"])
+        for row in rows_of(folder):
+            kind = row["script"], plain_id(row["env_id"]), row["arm"]
+            if kind == (script, "CartPole-v1", "linear"):
+                areas.setdefault(folder, {})[int(row["seed"])] = float(row["area"])
     seeds = sorted(areas["singles"])
     alone, together = (np.array([areas[folder][seed] for seed in seeds]) for folder in areas)
     differences = together - alone
@@ -411,18 +418,89 @@ def test_single_runs_beside_seeds_of_one_process():
 
 
 def mean_of(folder: str, column: str, **wanted: str) -> float:
-    with open(RESULTS / folder / "runs.csv") as file:
-        rows = [*csv.DictReader(file)]
-    chosen = [row for row in rows if all(row[key] == value for key, value in wanted.items())]
+    chosen = [
+        row for row in rows_of(folder) if all(row[key] == value for key, value in wanted.items())
+    ]
     return np.mean([float(row[column]) for row in chosen])
+
+
+def rank_correlation(first: list[float], second: list[float]) -> float:
+    """NaN where one has no spread."""
+    if len({*first}) < 2 or len({*second}) < 2:
+        return math.nan
+    return np.corrcoef(stats.rankdata(first), stats.rankdata(second))[0, 1]
+
+
+def cells_of_question_9() -> dict[tuple[str, str, str], list[dict[str, str]]]:
+    """By algorithm, task and arm: the runs that use all actions of their task."""
+    actions = {"CartPole-v1": 2, "Acrobot-v1": 3, "FrozenLake-v1": 4, "IdealCliffWalking-v0": 4}
+    cells = defaultdict(list)
+    for folder in second.AGAIN.values():
+        for row in rows_of(folder):
+            task = plain_id(row["env_id"])
+            if int(row["actions_seen"]) == actions[task]:
+                cells[folder, task, row["arm"]].append(row)
+    return cells
+
+
+def units_of_question_9(measure: str) -> list[dict[tuple[str, str], float]]:
+    """By algorithm and task: correlation over seeds, correlation over arms, chance that the worse is farther."""
+    seeds, arms, chances = (defaultdict(list) for _ in range(3))
+    for (folder, task, _), rows in cells_of_question_9().items():
+        rows = [row for row in rows if row[measure]]
+        if len(rows) < 8:
+            continue
+        far = [float(row[measure]) for row in rows]
+        finals = [float(row["final"]) for row in rows]
+        seeds[folder, task].append(rank_correlation(far, finals))
+        arms[folder, task].append((fmean(far), fmean(finals)))  # exact, so equal arms are tied
+        reaches = [float(row["greedy"]) >= BEST[task] for row in rows]
+        pairs = [
+            (far[one] > far[other]) + (far[one] == far[other]) / 2
+            for one, other in itertools.product(range(len(rows)), repeat=2)
+            if reaches[other] and not reaches[one]
+        ]
+        if min(sum(reaches), len(rows) - sum(reaches)) >= 3:
+            chances[folder, task].append(np.mean(pairs))
+    over_arms = {
+        unit: rank_correlation(*zip(*means)) for unit, means in arms.items() if len(means) >= 3
+    }
+    found = []
+    for values in (seeds, over_arms, chances):
+        means = {
+            unit: np.nanmean(value) for unit, value in values.items() if not np.all(np.isnan(value))
+        }
+        found.append(means)
+    return found
+
+
+def test_whether_collapse_goes_with_return_from_the_csv_files():
+    said = {}
+    for line in PAGE.read_text().splitlines():
+        name, *cells = line.strip("| ").split(" | ")
+        if name in collapse_and_return.MEASURES.values() and len(cells) == 3:
+            said[name] = cells
+    wanted = {}
+    p_values = {}
+    for measure, name in collapse_and_return.MEASURES.items():
+        for column, (units, by_chance) in enumerate(zip(units_of_question_9(measure), (0, 0, 0.5))):
+            values = [*units.values()]
+            margin = stats.t.ppf(0.975, len(values) - 1) * stats.sem(values)
+            middle = np.mean(values)
+            limits = f"[{middle - margin:.2f}, {middle + margin:.2f}]"
+            wanted[name, column] = f"{middle:.2f} {limits} ({len(values)})"
+            p_values[name, column] = stats.ttest_1samp(values, by_chance).pvalue
+    adjusted = stats.false_discovery_control([*p_values.values()])
+    for (name, column), p in zip(wanted, adjusted):
+        cell = wanted[name, column]
+        assert said[name][column] == (f"**{cell}**" if p < 0.05 else cell)
 
 
 def test_the_tuning_seeds_chose_what_won():
     areas = defaultdict(list)
-    with open(RESULTS / "tuning" / "runs.csv") as file:
-        for row in csv.DictReader(file):
-            head, _, setting = row["arm"].partition(",")
-            areas[plain_id(row["env_id"]), head, setting].append(float(row["area"]))
+    for row in rows_of("tuning"):
+        head, _, setting = row["arm"].partition(",")
+        areas[plain_id(row["env_id"]), head, setting].append(float(row["area"]))
     assert {len(seeds) for seeds in areas.values()} == {5} and len(areas) == 2 * 3 * 12
     lines = PAGE.read_text().splitlines()
     for task, head in {cell[:2] for cell in areas}:
@@ -440,8 +518,7 @@ def test_the_tuning_seeds_chose_what_won():
         (cells,) = (line.split(" | ")[3:] for line in lines if line.startswith(start))
         assert cells[norms.index(default)] == f"{means[f'2.5e-4,{default}']:.1f}"
         runs = {"env_id": f"benchmark.envs:envpool/{task}", "arm": head}
-        with open(RESULTS / "tuned" / "runs.csv") as file:
-            won = [row for row in csv.DictReader(file) if runs.items() <= row.items()]
+        won = [row for row in rows_of("tuned") if runs.items() <= row.items()]
         assert len(won) == 20 and {float(row["learning_rate"]) for row in won} == {float(rate)}
         flag = "head_std" if head == "linear" else "etf_scale"
         assert {float(row[flag]) for row in won} == {float(norm)}
