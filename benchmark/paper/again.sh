@@ -6,10 +6,8 @@ set -euo pipefail
 . benchmark/paper/publish.sh
 more=("$@")
 again() { # STD STEPS ENVIRONMENT
-  local script=${algorithm}_acpg.py
-  run --arms "linear=$script" "matched=$script --head-std $1" "etf=$script --etf-head" \
-    "etf-trainable=$script --etf-head --head-trainable" "random=$script --etf-head --head-frame random" \
-    --env-ids "$3" --total-timesteps "$2" --num-seeds 20 --start-seed 1001 \
+  heads "${algorithm}_acpg.py" "$1"
+  run --arms "${arms[@]}" --env-ids "$3" --total-timesteps "$2" --num-seeds 20 --start-seed 1001 \
     --seeds-per-process "$(seeds_per_process $algorithm)" --out "runs/again_$algorithm" "${more[@]}"
 }
 for algorithm in ${ALGORITHMS:-ppo a2c trpo reinforce}; do

@@ -10,8 +10,8 @@ mkdir -p runs/clipped_apart
 patch --silent --output=$script ppo_acpg.py benchmark/paper/clipped_apart.patch
 export PYTHONPATH=.:${PYTHONPATH-} # where the patched script, in its folder, finds benchmark.envs
 apart() { # STD STEPS ENVIRONMENT
-  run --arms "linear=$script" "matched=$script --head-std $1" "etf=$script --etf-head" \
-    --env-ids "$3" --total-timesteps "$2" --num-seeds 20 --start-seed 1001 --out runs/clipped_apart "${more[@]}"
+  heads $script "$1"
+  run --arms "${arms[@]:0:3}" --env-ids "$3" --total-timesteps "$2" --num-seeds 20 --start-seed 1001 --out runs/clipped_apart "${more[@]}"
 }
 on_small_tasks apart
 publish runs/clipped_apart benchmark/results/clipped_apart "${more[@]}"

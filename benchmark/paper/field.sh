@@ -5,9 +5,8 @@
 set -euo pipefail
 . benchmark/paper/publish.sh
 field() { # STD STEPS ENVIRONMENT and what else benchmark.run takes
-  run --arms "linear=ppo_acpg.py" "matched=ppo_acpg.py --head-std $1" "etf=ppo_acpg.py --etf-head" \
-    "etf-trainable=ppo_acpg.py --etf-head --head-trainable" "random=ppo_acpg.py --etf-head --head-frame random" \
-    --env-ids "$3" --total-timesteps "$2" --start-seed 1001 "${@:4}"
+  heads ppo_acpg.py "$1"
+  run --arms "${arms[@]}" --env-ids "$3" --total-timesteps "$2" --start-seed 1001 "${@:4}"
 }
 # The norms make the learned head's rows, less their mean, as long as the frame's: 2 sqrt(K / (K - 1)) for K actions.
 if [ "${1-}" = --minatar ]; then

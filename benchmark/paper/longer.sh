@@ -6,9 +6,8 @@ set -euo pipefail
 . benchmark/paper/publish.sh
 more=("$@")
 longer() { # STD ENVIRONMENT
-  local script=${algorithm}_acpg.py
-  run --arms "linear=$script" "matched=$script --head-std $1" "etf=$script --etf-head" \
-    --env-ids "$2" --total-timesteps 500000 --num-seeds 20 --start-seed 1001 \
+  heads "${algorithm}_acpg.py" "$1"
+  run --arms "${arms[@]:0:3}" --env-ids "$2" --total-timesteps 500000 --num-seeds 20 --start-seed 1001 \
     --seeds-per-process "$(seeds_per_process $algorithm)" --out "runs/longer_$algorithm" "${more[@]}"
 }
 for algorithm in ${ALGORITHMS:-ppo a2c trpo reinforce}; do

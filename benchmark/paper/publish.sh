@@ -6,6 +6,7 @@
 # collate RUNS RESULTS ARGUMENTS... makes the tables of what lies in RUNS; tables keeps only those of whole runs.
 # publish RUNS RESULTS ARGUMENTS... also reports. The report becomes the folder's README.md. What is large is compressed, and
 # what can be made again is left out: the report in HTML, which holds all pictures once more, and the single episodes.
+# heads SCRIPT STD sets `arms` to question 3's five, of which the first three are questions 4's and 5's.
 # on_small_tasks SIZE is SIZE STD STEPS ENVIRONMENT for each task of the small table, where STD makes the learned head's rows,
 # less their mean, as long as the frame's: 2 sqrt(K / (K - 1)) for K actions.
 code=0
@@ -30,6 +31,10 @@ publish() {
 figure() {
   is_dry "$@" && return
   ${PYTHON:-python} -m benchmark.readme.figure --curves "$1/curves.csv" --out "$1/curves.png"
+}
+heads() {
+  arms=("linear=$1" "matched=$1 --head-std $2" "etf=$1 --etf-head")
+  arms+=("etf-trainable=$1 --etf-head --head-trainable" "random=$1 --etf-head --head-frame random")
 }
 on_small_tasks() {
   "$1" 2.83 200000 CartPole-v1
