@@ -308,6 +308,7 @@ def test_headline_figures_of_few_dimensions(column, width):
 
 ACROBOT, LANDER = (f"benchmark.envs:envpool/{name}" for name in ("Acrobot-v1", "LunarLander-v3"))
 CARTPOLE, LAKE = "CartPole-v1", "FrozenLake-v1"
+MOUNTAIN_CAR = "benchmark.envs:envpool/MountainCar-v0"
 
 
 @pytest.mark.parametrize(("kind", "column"), [(0, "area"), (1, "greedy")])
@@ -325,13 +326,15 @@ CARTPOLE, LAKE = "CartPole-v1", "FrozenLake-v1"
         ("PPO, LunarLander-v3", 3, "field", ("etf", "matched"), {"env_id": LANDER}),
         ("PPO, all", 2, "field", ("etf", "linear"), {}),
         ("PPO, all", 1, "field", ("matched", "linear"), {}),
+        ("REINFORCE, CartPole-v1", 5, "again_reinforce", ("etf", "random"), {"env_id": CARTPOLE}),
+        ("REINFORCE, all", 2, "again_reinforce", ("etf", "linear"), {}),
     ],
 )
 def test_rows_of_tables_of_gains(name, place, folder, pair, wanted, kind, column):
-    """The page has the areas' table before that of the greedy returns."""
+    """The page has the areas' table before that of the greedy returns, and question 8's "PPO, all" after question 3's."""
     rows = [line for line in PAGE.read_text().splitlines() if line.startswith(f"| {name} | ")]
     found = interval(difference(folder, column, *pair, **wanted))
-    assert rows[kind].split(" | ")[place].startswith(found)
+    assert rows[-2:][kind].split(" | ")[place].startswith(found)
 
 
 @pytest.mark.parametrize(("arm", "column"), [("etf", 1), ("matched", 2)])
@@ -550,13 +553,25 @@ def test_numbers_in_the_section_on_more_tasks():
     text = " ".join(PAGE.read_text().split())
     etf, matched = (difference("field", "area", arm, "linear").mean() for arm in ("etf", "matched"))
     assert f"{etf:.2f}" == f"{matched:.2f}"
+    taxi = {"env_id": "Taxi-v4"}
+    sooner = [
+        round(difference("field", "area", arm, "linear", **taxi).mean(), 2)
+        for arm in second.ARMS[1:]
+    ]
+    assert (min(sooner), max(sooner)) == (0.02, 0.03) and "by 0.02 to 0.03, and what learns" in text
+    (row, _) = re.findall(r"\| PPO, Taxi-v4 \| (.*)", PAGE.read_text())  # areas, greedy returns
+    behind = interval(difference("field", "area", "etf", "matched", **taxi))
+    assert row.split(" | ")[2] == f"{behind} **worse**"
+    for arm in second.ARMS:
+        assert mean_of("field", "greedy", arm=arm, **taxi) == -200
+        assert mean_of("field", "area", arm=arm, env_id=MOUNTAIN_CAR) == -200
     gains = "PPO gains from either large start, here for certain also from the frozen ETF"
-    assert f"{gains}: by {etf:.2f} of the normalised score over three tasks." in text
-    assert f"on [three more tasks](#more-tasks) by {etf:.2f} for certain" in text
+    assert f"{gains}: by {etf:.2f} of the normalised score over five tasks." in text
+    assert f"on [five more tasks](#more-tasks) PPO gains {etf:.2f} for certain" in text
     apart = max(map(abs, bounds(difference("field", "area", "etf", "matched"))))
     most = math.ceil(100 * apart) / 100
     assert f"a difference above {most:.2f} is excluded, either way" in text
-    assert f"and with PPO by nothing on the four and {most:.2f} on the three" in text
+    assert f"and with PPO by nothing on the four and {most:.2f} on the five" in text
     assert bounds(difference("again_ppo", "area", "etf", "matched"))[1] < 0
 
 
@@ -568,8 +583,12 @@ def bounds(sample: np.ndarray) -> tuple[float, float]:
 def test_bounds_in_sentences_are_those_of_the_runs():
     text = " ".join(PAGE.read_text().split())
     greedy = [bounds(difference(name, "greedy", "etf", "linear")) for name in second.AGAIN.values()]
-    assert round(max(abs(bound) for pair in greedy for bound in pair), 1) == 0.1
-    assert "greedily it may be 0.1 better or worse than CleanRL's head on the four" in text
+    least, most = min(low for low, _ in greedy), max(high for _, high in greedy)
+    worse, better = (math.ceil(100 * bound) / 100 for bound in (-least, most))
+    sentence = (
+        f"Greedily it may be {better} better or {worse} worse than CleanRL's head on the four"
+    )
+    assert sentence in text
     behind = {
         -round(difference("near_k_many", "greedy", "etf", "linear", feature_dim=width).mean(), 1)
         for width in ("17", "18", "36", "64")
@@ -608,8 +627,18 @@ def test_numbers_in_sentences_are_those_of_the_runs():
         worse[pair] = (rows["verdict"] == "worse").sum(), len(rows)
     assert "in {} of {} cases".format(*worse["etf", "etf-trainable"]) in text
     assert "in {} of the {} cases with K".format(*worse["etf", "matched"]) in text
-    gain = difference("again_a2c", "area", "etf", "linear").mean()
-    assert f"with A2C by {math.floor(100 * gain) / 100:.2f} of the way" in text
+    reinforce, a2c = (
+        math.floor(100 * difference(folder, "area", "etf", "linear").mean()) / 100
+        for folder in ("again_reinforce", "again_a2c")
+    )
+    assert f"with REINFORCE by {reinforce} of the way from a random policy to the" in text
+    assert f"threshold, with A2C by {a2c}, with PPO by as much but not for certain" in text
+    gains = [
+        round(difference("again_reinforce", "area", arm, "linear").mean(), 2)
+        for arm in second.ARMS[1:]
+    ]
+    said = f"all large starts gain alike, by {min(gains)} to {max(gains)}, random rows too"
+    assert said in text
     most = {}
     for title, folder in second.AGAIN.items():
         for baseline in ("linear", "matched"):
@@ -617,7 +646,16 @@ def test_numbers_in_sentences_are_those_of_the_runs():
             most[title, baseline] = f"{math.ceil(100 * highest) / 100:.2f}"
     assert f"with TRPO more than {most['TRPO', 'linear']} is excluded" in text
     assert most["A2C", "matched"] == most["TRPO", "matched"]
-    assert f"it leads by at most {most['A2C', 'matched']} with A2C and TRPO, and" in text
+    leads = (
+        f"at most {most['A2C', 'matched']} with A2C and TRPO, {most['REINFORCE', 'matched']} with"
+    )
+    assert f"it leads by {leads} REINFORCE, and with PPO by nothing on the four" in text
+    found = second.by_task(second.again(), second.PAIRS, second.AREA)
+    by_task = found[(found["panel"] == ("etf", "random")) & ~found["name"].str.endswith(", all")]
+    apart = by_task[by_task["verdict"] != "not distinguishable"]
+    (ahead,) = apart.query("name == 'REINFORCE, CartPole-v1'")["difference"]
+    assert (len(apart), len(by_task)) == (1, 16)
+    assert f"in one case of 16: on CartPole with REINFORCE it is ahead by {ahead:.2f}" in text
     loss = difference("again_trpo", "area", "etf", "linear").mean()
     assert f"the loss of 0.03 in the first evidence is one of {-loss:.2f} here, and open" in text
     longer = (

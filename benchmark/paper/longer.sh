@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Question 4 of benchmark/results/README.md: longer. Four algorithms on CartPole and Acrobot, 500k steps, three arms, 20 seeds
-# from 1001 on: 480 runs, on two cores 25 minutes of PPO and A2C, 55 of TRPO, 20 of REINFORCE.
+# from 1001 on: 480 runs, on two cores 25 minutes of PPO and A2C, 55 of TRPO, 55 of REINFORCE.
 # ALGORITHMS="ppo a2c" makes only these.
 set -euo pipefail
 . benchmark/paper/publish.sh

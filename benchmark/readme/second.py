@@ -5,7 +5,7 @@
 draws the pictures, benchmark/results/second/*.png; the tables are written as benchmark/readme/tables.py says. All are
 differences between two arms, paired by seed, in units of the normalised score (benchmark/reporting/thresholds.py): means, 95 %
 intervals, and verdicts. These are corrected together, by Benjamini and Hochberg, over all that one table shows of a measure, and so
-they stand in its picture, which may show some of it. Only question 3's picture has no table: it is by task, and by itself.
+they stand in its picture, which may show some of it.
 """
 
 from collections.abc import Iterable
@@ -72,7 +72,12 @@ IN_PICTURE = (  # of question 2
     ("etf", "matched"),
 )
 ARMS = ("linear", "matched", "etf", "etf-trainable", "random")
-AGAIN = {"PPO": "again_ppo", "A2C": "again_a2c", "TRPO": "again_trpo"}  # question 3
+AGAIN = {  # question 3
+    "PPO": "again_ppo",
+    "A2C": "again_a2c",
+    "TRPO": "again_trpo",
+    "REINFORCE": "again_reinforce",
+}
 LONGER = {"PPO": "longer_ppo", "A2C": "longer_a2c"}  # question 4
 SINGLES = {  # folders of runs of one seed, and where the same trained in one process
     "singles": ("again_ppo", "again_a2c"),
@@ -85,7 +90,7 @@ OPTIMIZER = {  # question 5: folders, and their values of a flag, the default fi
 EPSILONS = ("0", "0.001", "0.01", "0.1", "0.3")  # question 6
 TUNED_HEADS = ("linear", "etf", "etf-trainable")  # question 7
 TUNED = (("etf", "linear"), ("etf", "etf-trainable"), ("etf-trainable", "linear"))
-FIELD = {"PPO": "field"}  # question 8
+FIELD = ("field", "field_more")  # question 8, PPO
 
 
 @cache
@@ -157,14 +162,23 @@ def over_tasks(folders: dict[str, str], measures: Iterable[str]) -> str:
     return markdown(["", *(f"{title}, {MEASURES[measure]}" for title, measure in columns)], rows)
 
 
-def by_task(folders: dict[str, str], pairs: Iterable[Pair], measure: str) -> pd.DataFrame:
-    """The pairs by folder, under its title, on each task and over all."""
+def by_task(frames: dict[str, pd.DataFrame], pairs: Iterable[Pair], measure: str) -> pd.DataFrame:
+    """The pairs by frame, under its title, on each task and over all."""
     parts = {}
-    for title, folder in folders.items():
-        for task, part in runs(folder).groupby("task"):
+    for title, frame in frames.items():
+        for task, part in frame.groupby("task"):
             parts[f"{title}, {task}"] = part
-        parts[f"{title}, all"] = runs(folder)
+        parts[f"{title}, all"] = frame
     return differences(parts, pairs, measure)
+
+
+def by_task_table(frames: dict[str, pd.DataFrame], measure: str) -> str:
+    return by_name(by_task(frames, PAIRS, measure), pair_names(PAIRS), measure)
+
+
+def again() -> dict[str, pd.DataFrame]:
+    """By algorithm."""
+    return {name: runs(folder) for name, folder in AGAIN.items()}
 
 
 def stuck() -> str:
@@ -311,7 +325,7 @@ def epsilon() -> dict[str, Part]:
 
 def tuned() -> dict[str, Part]:
     """Tuned runs beside those of questions 3 and 8, with default flags, by task and over all."""
-    defaults = pd.concat([runs(AGAIN["PPO"]), runs(FIELD["PPO"])])
+    defaults = pd.concat([runs(AGAIN["PPO"]), *field().values()])
     both, values = side_by_side({"default": defaults, "tuned": runs("tuned")})
     tasks = {task: (part, values) for task, part in both.groupby("task")}
     return tasks | {"all": (both, values)}
@@ -351,8 +365,9 @@ def optimizer_scores() -> str:
 
 
 # Question 8
-def field_table(measure: str) -> str:
-    return by_name(by_task(FIELD, PAIRS, measure), pair_names(PAIRS), measure)
+def field() -> dict[str, pd.DataFrame]:
+    """By algorithm, of which there is one."""
+    return {"PPO": pd.concat(runs(folder) for folder in FIELD)}
 
 
 # Many seeds in one process
@@ -400,9 +415,9 @@ def main() -> None:
     for measure, name in ((AREA, "area"), (GREEDY, "greedy")):
         shown = near_k(GEOMETRY + ADDED, measure)
         forest(shown, titles(IN_PICTURE), AXES[measure], PICTURES / f"near_k-{name}.png")
-        shown = by_task(AGAIN, GAINS, measure)
+        shown = by_task(again(), PAIRS, measure)
         forest(shown, titles(GAINS), AXES[measure], PICTURES / f"again-{name}.png")
-        shown = by_task(FIELD, PAIRS, measure)
+        shown = by_task(field(), PAIRS, measure)
         forest(shown, titles(GAINS), AXES[measure], PICTURES / f"field-{name}.png")
     for name, (_, pairs) in QUESTIONS.items():
         forest(gains_of(name, AREA), titles(pairs), AXES[AREA], PICTURES / f"{name}.png")
