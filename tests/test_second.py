@@ -309,32 +309,42 @@ def test_headline_figures_of_few_dimensions(column, width):
 ACROBOT, LANDER = (f"benchmark.envs:envpool/{name}" for name in ("Acrobot-v1", "LunarLander-v3"))
 CARTPOLE, LAKE = "CartPole-v1", "FrozenLake-v1"
 MOUNTAIN_CAR = "benchmark.envs:envpool/MountainCar-v0"
+SMALL, MORE = "Sampled or greedy, on the four small tasks?", "More tasks"  # sections of the page
+LAST, EXPLORATION = "Does it last?", "Does it need exploration?"
+TUNED = "And where both are tuned?"
 
 
 @pytest.mark.parametrize(("kind", "column"), [(0, "area"), (1, "greedy")])
 @pytest.mark.parametrize(
-    ("name", "place", "folder", "pair", "wanted"),
+    ("section", "name", "place", "folder", "pair", "task"),
     [
-        ("PPO, Acrobot-v1, 500k", 1, "longer_ppo", ("etf", "linear"), {"env_id": ACROBOT}),
-        ("A2C, CartPole-v1, 500k", 2, "longer_a2c", ("matched", "linear"), {"env_id": CARTPOLE}),
-        ("A2C, Acrobot-v1, 500k", 3, "longer_a2c", ("etf", "matched"), {"env_id": ACROBOT}),
-        ("FrozenLake-v1, 0.1", 1, "epsilon", ("etf,0.1", "linear,0.1"), {"env_id": LAKE}),
-        ("FrozenLake-v1, 0", 2, "epsilon", ("matched,0", "linear,0"), {"env_id": LAKE}),
-        ("all, tuned", 1, "tuned", ("etf", "linear"), {}),
-        ("LunarLander-v3, tuned", 1, "tuned", ("etf", "linear"), {"env_id": LANDER}),
-        ("LunarLander-v3, default", 1, "field", ("etf", "linear"), {"env_id": LANDER}),
-        ("PPO, LunarLander-v3", 3, "field", ("etf", "matched"), {"env_id": LANDER}),
-        ("PPO, all", 2, "field", ("etf", "linear"), {}),
-        ("PPO, all", 1, "field", ("matched", "linear"), {}),
-        ("REINFORCE, CartPole-v1", 5, "again_reinforce", ("etf", "random"), {"env_id": CARTPOLE}),
-        ("REINFORCE, all", 2, "again_reinforce", ("etf", "linear"), {}),
+        (LAST, "PPO, Acrobot-v1, 500k", 1, "longer_ppo", ("etf", "linear"), ACROBOT),
+        (LAST, "A2C, CartPole-v1, 500k", 2, "longer_a2c", ("matched", "linear"), CARTPOLE),
+        (LAST, "A2C, Acrobot-v1, 500k", 3, "longer_a2c", ("etf", "matched"), ACROBOT),
+        (EXPLORATION, "FrozenLake-v1, 0.1", 1, "epsilon", ("etf,0.1", "linear,0.1"), LAKE),
+        (EXPLORATION, "FrozenLake-v1, 0", 2, "epsilon", ("matched,0", "linear,0"), LAKE),
+        (TUNED, "all, tuned", 1, "tuned", ("etf", "linear"), None),
+        (TUNED, "LunarLander-v3, tuned", 1, "tuned", ("etf", "linear"), LANDER),
+        (TUNED, "LunarLander-v3, default", 1, "field", ("etf", "linear"), LANDER),
+        (MORE, "PPO, LunarLander-v3", 3, "field", ("etf", "matched"), LANDER),
+        (MORE, "PPO, all", 2, "field", ("etf", "linear"), None),
+        (MORE, "PPO, all", 1, "field", ("matched", "linear"), None),
+        (SMALL, "PPO, all", 1, "again_ppo", ("matched", "linear"), None),
+        (SMALL, "REINFORCE, CartPole-v1", 5, "again_reinforce", ("etf", "random"), CARTPOLE),
+        (SMALL, "REINFORCE, all", 2, "again_reinforce", ("etf", "linear"), None),
     ],
 )
-def test_rows_of_tables_of_gains(name, place, folder, pair, wanted, kind, column):
-    """The page has the areas' table before that of the greedy returns, and question 8's "PPO, all" after question 3's."""
-    rows = [line for line in PAGE.read_text().splitlines() if line.startswith(f"| {name} | ")]
+def test_rows_of_tables_of_gains(section, name, place, folder, pair, task, kind, column):
+    """A section has the areas' table before that of the greedy returns."""
+    wanted = {"env_id": task} if task else {}
+    (lines,) = (
+        part.splitlines()
+        for part in PAGE.read_text().split("\n## ")
+        if part.startswith(section + "\n")
+    )
+    rows = [line for line in lines if line.startswith(f"| {name} | ")]
     found = interval(difference(folder, column, *pair, **wanted))
-    assert rows[-2:][kind].split(" | ")[place].startswith(found)
+    assert rows[kind].split(" | ")[place].startswith(found)
 
 
 @pytest.mark.parametrize(("arm", "column"), [("etf", 1), ("matched", 2)])
@@ -533,7 +543,7 @@ def test_returns_in_the_section_on_tuning():
     greedy, final = (mean_of("field", column, **default) for column in ("greedy", "final"))
     assert f"at −{-greedy:.0f} on average where its sampled one ends at −{-final:.0f}" in text
     ours, theirs = (mean_of("tuned", "greedy", env_id=LANDER, arm=arm) for arm in ("linear", "etf"))
-    assert f"Tuned it reaches {ours:.0f}, the frozen ETF {theirs:.0f}" in text
+    assert f"Tuned the learned head reaches {ours:.0f}, the frozen ETF {theirs:.0f}" in text
     low, high = bounds(difference("tuned", "area", "etf", "linear"))
     low, high = math.ceil(-100 * low) / 100, math.ceil(100 * high) / 100
     assert f"earns between {low} less and {high} more than the learned head" in text
@@ -553,12 +563,19 @@ def test_numbers_in_the_section_on_more_tasks():
     text = " ".join(PAGE.read_text().split())
     etf, matched = (difference("field", "area", arm, "linear").mean() for arm in ("etf", "matched"))
     assert f"{etf:.2f}" == f"{matched:.2f}"
+    best = max(float(row["greedy"]) for row in rows_of("field") if row["env_id"] == LANDER)
+    assert (
+        text.count(f"−{-best:.0f}") == 3 and f"of 100 runs the best ends at −{-best:.0f}," in text
+    )
+    for arm in ("etf", "matched"):
+        ahead = difference("field", "greedy", arm, "linear", env_id=LANDER).mean()
+        assert f"are both {ahead:.1f} ahead on LunarLander" in text
     taxi = {"env_id": "Taxi-v4"}
     sooner = [
         round(difference("field", "area", arm, "linear", **taxi).mean(), 2)
         for arm in second.ARMS[1:]
     ]
-    assert (min(sooner), max(sooner)) == (0.02, 0.03) and "by 0.02 to 0.03, and what learns" in text
+    assert (min(sooner), max(sooner)) == (0.02, 0.03) and "areas differ by 0.02 to 0.03, as" in text
     (row, _) = re.findall(r"\| PPO, Taxi-v4 \| (.*)", PAGE.read_text())  # areas, greedy returns
     behind = interval(difference("field", "area", "etf", "matched", **taxi))
     assert row.split(" | ")[2] == f"{behind} **worse**"
@@ -567,7 +584,7 @@ def test_numbers_in_the_section_on_more_tasks():
         assert mean_of("field", "area", arm=arm, env_id=MOUNTAIN_CAR) == -200
     gains = "PPO gains from either large start, here for certain also from the frozen ETF"
     assert f"{gains}: by {etf:.2f} of the normalised score over five tasks." in text
-    assert f"on [five more tasks](#more-tasks) PPO gains {etf:.2f} for certain" in text
+    assert f"on [five more tasks](#more-tasks) PPO gains {etf:.2f} for certain, by three" in text
     apart = max(map(abs, bounds(difference("field", "area", "etf", "matched"))))
     most = math.ceil(100 * apart) / 100
     assert f"a difference above {most:.2f} is excluded, either way" in text
@@ -627,17 +644,18 @@ def test_numbers_in_sentences_are_those_of_the_runs():
         worse[pair] = (rows["verdict"] == "worse").sum(), len(rows)
     assert "in {} of {} cases".format(*worse["etf", "etf-trainable"]) in text
     assert "in {} of the {} cases with K".format(*worse["etf", "matched"]) in text
-    reinforce, a2c = (
-        math.floor(100 * difference(folder, "area", "etf", "linear").mean()) / 100
-        for folder in ("again_reinforce", "again_a2c")
+    reinforce, a2c, ppo = (
+        round(difference(folder, "area", "etf", "linear").mean(), 2)
+        for folder in ("again_reinforce", "again_a2c", "again_ppo")
     )
-    assert f"with REINFORCE by {reinforce} of the way from a random policy to the" in text
-    assert f"threshold, with A2C by {a2c}, with PPO by as much but not for certain" in text
+    assert f"by {reinforce} of the way from a random policy to the threshold with REINFORCE" in text
+    assert f"{a2c} with A2C, and {ppo}, not for certain, with PPO" in text
+    assert f"REINFORCE's gain is as large as it was, {reinforce}, but" in text
     gains = [
         round(difference("again_reinforce", "area", arm, "linear").mean(), 2)
         for arm in second.ARMS[1:]
     ]
-    said = f"all large starts gain alike, by {min(gains)} to {max(gains)}, random rows too"
+    said = f"every large start gains {min(gains)} to {max(gains)}, and over the four tasks none"
     assert said in text
     most = {}
     for title, folder in second.AGAIN.items():

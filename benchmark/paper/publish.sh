@@ -7,7 +7,7 @@
 # publish RUNS RESULTS ARGUMENTS... also reports. The report becomes the folder's README.md. What is large is compressed, and
 # what can be made again is left out: the report in HTML, which holds all pictures once more, and the single episodes.
 # heads SCRIPT STD sets `arms` to question 3's five, of which the first three are questions 4's and 5's.
-# on_small_tasks SIZE is SIZE STD STEPS ENVIRONMENT for each task of the small table, where STD makes the learned head's rows,
+# on_small_tasks COMMAND is COMMAND STD STEPS ENVIRONMENT for each task of the small table, where STD makes the learned head's rows,
 # less their mean, as long as the frame's: 2 sqrt(K / (K - 1)) for K actions.
 code=0
 run() { ${PYTHON:-python} -m benchmark.run "$@" || { code=$? && [ $code = 1 ] || exit $code; }; }

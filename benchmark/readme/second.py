@@ -236,7 +236,7 @@ def by_name(found: pd.DataFrame, columns: dict, measure: str) -> str:
 
 
 def near_k_table(pairs: Iterable[Pair], measure: str) -> str:
-    """The same as a table; a cell is empty where an arm needs more dimensions."""
+    """`near_k` as a table; a cell is empty where an arm needs more dimensions."""
     return by_name(near_k(pairs, measure), pair_names(pairs), measure)
 
 
@@ -325,7 +325,7 @@ def epsilon() -> dict[str, Part]:
 
 def tuned() -> dict[str, Part]:
     """Tuned runs beside those of questions 3 and 8, with default flags, by task and over all."""
-    defaults = pd.concat([runs(AGAIN["PPO"]), *field().values()])
+    defaults = pd.concat([runs(AGAIN["PPO"]), field()])
     both, values = side_by_side({"default": defaults, "tuned": runs("tuned")})
     tasks = {task: (part, values) for task, part in both.groupby("task")}
     return tasks | {"all": (both, values)}
@@ -365,9 +365,8 @@ def optimizer_scores() -> str:
 
 
 # Question 8
-def field() -> dict[str, pd.DataFrame]:
-    """By algorithm, of which there is one."""
-    return {"PPO": pd.concat(runs(folder) for folder in FIELD)}
+def field() -> pd.DataFrame:
+    return pd.concat(runs(folder) for folder in FIELD)
 
 
 # Many seeds in one process
@@ -417,7 +416,7 @@ def main() -> None:
         forest(shown, titles(IN_PICTURE), AXES[measure], PICTURES / f"near_k-{name}.png")
         shown = by_task(again(), PAIRS, measure)
         forest(shown, titles(GAINS), AXES[measure], PICTURES / f"again-{name}.png")
-        shown = by_task(field(), PAIRS, measure)
+        shown = by_task({"PPO": field()}, PAIRS, measure)
         forest(shown, titles(GAINS), AXES[measure], PICTURES / f"field-{name}.png")
     for name, (_, pairs) in QUESTIONS.items():
         forest(gains_of(name, AREA), titles(pairs), AXES[AREA], PICTURES / f"{name}.png")
