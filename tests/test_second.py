@@ -592,6 +592,30 @@ def test_numbers_in_the_section_on_more_tasks():
     assert bounds(difference("again_ppo", "area", "etf", "matched"))[1] < 0
 
 
+def test_how_greedy_episodes_on_lunar_lander_end():
+    again = {(row["arm"], row["seed"]): row for row in rows_of("lander")}
+    first = [row for row in rows_of("field") if row["env_id"] == LANDER]
+    for row in first:
+        other = again[row["arm"], row["seed"]]
+        assert [row[key] for key in ("area", "greedy")] == [
+            other[key] for key in ("area", "greedy")
+        ]
+    with open(RESULTS / "lander" / "greedy.csv") as file:
+        episodes = [*csv.DictReader(file)]
+    assert len(first) == len(again) == 100 and len(episodes) == 1000
+    cost = {}
+    for arm in second.ARMS:
+        own = [row for row in episodes if row["arm"] == arm]
+        endless = [float(row["return"]) for row in own if row["length"] == "1000"]
+        cost[arm] = fmean(endless)
+        everything = fmean(float(row["return"]) for row in own)
+        cells = [f"{everything:.0f}", f"{len(endless)} of 200", f"{cost[arm]:.0f}", "0"]
+        assert f"| {second.NAMES[arm]} | {' | '.join(cells)} |" in PAGE.read_text()
+    assert max(float(row["return"]) for row in episodes) < 100
+    times = sorted(cost["linear"] / cost[arm] for arm in second.ARMS[1:])
+    assert (round(times[0]), round(times[-1])) == (3, 6)
+
+
 def bounds(sample: np.ndarray) -> tuple[float, float]:
     """Of the interval as it is printed."""
     return tuple(float(bound) for bound in re.findall(r"[-+]\d+\.\d+", interval(sample))[1:])

@@ -15,7 +15,7 @@ import pandas as pd
 
 from benchmark.readme import evidence
 from benchmark.readme.forest import forest
-from benchmark.readme.tables import RESULTS, markdown
+from benchmark.readme.tables import RESULTS, markdown, read
 from benchmark.reporting.comparisons import compared, read_runs
 from benchmark.reporting.thresholds import plain_id
 
@@ -367,6 +367,27 @@ def optimizer_scores() -> str:
 # Question 8
 def field() -> pd.DataFrame:
     return pd.concat(runs(folder) for folder in FIELD)
+
+
+def lander() -> str:
+    """How the greedy episodes on LunarLander end, a row for each head: mean return, how many last 1,000 steps, at which they are cut
+    off, their mean return, and how many return more than 100, as a landing does."""
+    episodes = read("lander/greedy.csv")
+    rows = []
+    for arm in ARMS:
+        returns, lengths = episodes.loc[episodes["arm"] == arm, ["return", "length"]].T.to_numpy()
+        endless = lengths == 1000
+        rows.append(
+            [
+                NAMES[arm],
+                f"{returns.mean():.0f}",
+                f"{endless.sum()} of {len(returns)}",
+                f"{returns[endless].mean():.0f}",
+                f"{(returns > 100).sum()}",
+            ]
+        )
+    columns = ["greedy return", "cut off after 1,000 steps", "return of these", "above 100"]
+    return markdown(["LunarLander", *columns], rows)
 
 
 # Many seeds in one process

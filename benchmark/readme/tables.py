@@ -92,6 +92,7 @@ MADE_BY = {  # directories of results, and the files of benchmark/paper/ that ma
     "tuned": "tuned.sh",
     "field": "field.sh",
     "field_more": "field.sh",
+    "lander": "lander.sh",
     "singles": "singles.sh",
     "singles_more": "singles.sh",
     "together_more": "singles.sh",
