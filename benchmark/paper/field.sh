@@ -32,6 +32,10 @@ for folder in ${FOLDERS:-field field_more}; do
       field 2.45 200000 benchmark.envs:envpool/MountainCar-v0 "${together[@]}"
       field 2.19 200000 Taxi-v4 "${together[@]}"
       ;;
+    *)
+      echo "error: FOLDERS $folder: is none of field, field_more" >&2
+      exit 2
+      ;;
   esac
   publish "runs/$folder" "benchmark/results/$folder" "$@"
 done
