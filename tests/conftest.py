@@ -24,6 +24,8 @@ if not shutil.which("chromium"):
     MISSING["test_collapse_page.py"] = "needs Debian's chromium"
 if not shutil.which("patch"):
     MISSING["test_clipped_apart.py"] = "needs patch"
+if not torch.cuda.is_available():
+    MISSING["test_cuda.py"] = "needs a CUDA device"
 if not find_spec("tianshou"):
     MISSING["test_off_policy_runs.py"] = "needs Tianshou: pip install tianshou==2.0.1"
 collect_ignore = [*MISSING]

@@ -140,7 +140,7 @@ def parse(words: list[str], copy: Path) -> None:
         files_exist(flags)
     elif program == "bash":
         assert Path(flags[0]).exists()
-        tyro.cli(runner.Args, args=[flag for flag in flags[1:] if flag != "--small"])
+        tyro.cli(runner.Args, args=[flag for flag in flags[1:] if flag not in ("--small", "--gpu")])
     elif flags[0] == "-m":
         parse_module(flags[1], [flag.replace("mine_acpg", "ppo_acpg") for flag in flags[2:]])
     else:

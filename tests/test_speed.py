@@ -261,7 +261,7 @@ def test_peers_that_were_half_installed_are_installed_again(tmp_path, monkeypatc
 def test_many_seeds_are_compared_with_peers_and_with_one_seed(monkeypatch):
     monkeypatch.setattr(speed, "install_peers", lambda: Path("python"))
     args = speed.Args(Path("x"), steps=1024, num_seeds=7)
-    commands = speed.programs("seeds-ppo", "runs", args)
+    commands = speed.programs("seeds-ppo", [], args)
     many = "seeds/ppo_acpg.py --num-seeds 7"
     assert [*commands] == ["SB3 PPO", "CleanRL PPO", "ppo_acpg.py", many, f"{many} --compile"]
     assert commands[many][-2:] == ["--num-seeds", 7]
@@ -280,10 +280,27 @@ for steps in (80, 90):
     assert measured["steps"] == 170
 
 
+def test_the_gpu_is_compared_with_the_cpu():
+    """Group by group: each first on the CPU, then the same command without --no-cuda."""
+    for commands in speed.on_cuda(["--total-timesteps", 9], num_seeds=3):
+        (first, on_cpu), (second, on_gpu), *_ = commands.items()
+        assert first == f"{second} --no-cuda"
+        assert [word for word in on_cpu if word != "--no-cuda"] == on_gpu
+        assert not any("--no-cuda" in command for command in [*commands.values()][1:])
+
+
+def test_the_gpu_is_not_compared_without_one(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(SystemExit, match="2"):
+        speed.main(speed.Args(tmp_path / "speed.csv", ("cuda",)))
+    line = "error: --compare cuda: needs torch to find a CUDA device"
+    assert line in capsys.readouterr().err and not any(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("bfloat16", [True, False])
 def test_atari_is_compared_with_cleanrl(bfloat16, monkeypatch):
     monkeypatch.setattr(speed, "has_bfloat16", lambda: bfloat16)
-    commands = speed.programs("atari", "runs", speed.Args(Path("x")))
+    commands = speed.programs("atari", [], speed.Args(Path("x")))
     first, second, *_ = commands
     assert (first, second) == ("CleanRL PPO Atari", "ppo_atari_acpg.py")
     assert "benchmark.speed.cleanrl_atari" in commands[first]

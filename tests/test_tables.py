@@ -137,6 +137,9 @@ def sentences_on_the_head() -> Iterator[str]:
     yield f"in {more} of 16 cases, {together}"
     days = evidence.hours()["hours"].sum() / 2400
     yield f"or {days:.0f} days on 100 of them"
+    of_gpu = evidence.hours(evidence.HOURS_GPU)["hours"]
+    of_core = evidence.hours().loc[of_gpu.index, "hours"]
+    yield f"would take {of_gpu.sum():,.0f} hours instead of {of_core.sum():,.0f}"
     yield f"The controls would take {evidence.hours_of_controls():,.0f} hours"
 
 
@@ -159,6 +162,24 @@ def test_words_on_speed():
     assert 2.8 < ten / many["ppo_acpg.py"] < 3.5
     hours = 1e7 / tables.medians("speed_atari.csv")["steps_per_second"] / 3600
     assert hours["ppo_atari_acpg.py --amp"] > 6.5 and hours["ppo_atari_acpg.py"] < 11.5
+
+
+def test_words_on_the_gpu():
+    """Vectors half as fast, MinAtar no faster, Atari twice as fast, and no flag that helps there."""
+    speeds = tables.medians("speed_cuda.csv")["steps_per_second"]
+    gains = {
+        name: speeds[name] / speeds[f"{name} --no-cuda"]
+        for name in speeds.index
+        if f"{name} --no-cuda" in speeds
+    }
+    assert len(gains) == 4
+    for name, gain in gains.items():
+        low, high = (1.9, 2.1) if "atari" in name else (0.8, 1) if "MinAtar" in name else (0.5, 0.6)
+        assert low < gain < high, name
+    for flag in ("--amp", "--pin-memory", "--no-channels-last"):
+        assert speeds[f"ppo_atari_acpg.py {flag}"] < speeds["ppo_atari_acpg.py"]
+    stages = tables.medians("speed_cuda.csv").loc["ppo_atari_acpg.py"]
+    assert stages["environment"] + stages["inference"] > stages["seconds"] / 2
 
 
 # KNOWN ANSWERS

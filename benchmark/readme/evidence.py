@@ -29,7 +29,8 @@ from benchmark.reporting.thresholds import plain_id
 from benchmark.reporting.verdicts import compare, corrected, sign_p, smallest
 from benchmark.reporting.words import mean_std, p_value
 
-TABLE, STD_2, CONTROLS, HOURS = "table_1_small", "table_1_std_2", "controls_small", "table_1_hours"
+TABLE, STD_2, CONTROLS = "table_1_small", "table_1_std_2", "controls_small"
+HOURS, HOURS_GPU = "table_1_hours", "table_1_hours_gpu"
 SCRIPTS = (*ALGORITHMS,)
 TASKS = ("CartPole-v1", "Acrobot-v1", "FrozenLake-v1", "IdealCliffWalking-v0")
 HEADS = {
@@ -353,10 +354,13 @@ def hours_of_controls() -> float:
     return sum(7 * 20 * 5_000_000 / speed / 3600 for speed in (*games, lander))
 
 
-def hours() -> pd.DataFrame:
-    """What benchmark/paper/table_1.sh would take of one core, going by short runs: steps per second, hours of a run, number of
-    runs and hours of them all, by script, task and backbone."""
-    frame = runs(HOURS).set_index(["script", "task", "backbone"])
+def hours(folder: str = HOURS) -> pd.DataFrame:
+    """What benchmark/paper/table_1.sh would take of one core or, of the runs that HOURS_GPU has, of one GPU, going by short runs:
+    steps per second, hours of a run, number of runs and hours of them all, by script, task and backbone."""
+    frame = runs(folder)
+    if folder == HOURS_GPU:
+        frame = frame.assign(backbone="cnn")  # a flag that is the same in all runs has no column
+    frame = frame.set_index(["script", "task", "backbone"])
     number, steps = (
         [FULL[script, task][place] for script, task, _ in frame.index] for place in (0, 1)
     )
@@ -366,17 +370,21 @@ def hours() -> pd.DataFrame:
 
 
 def hours_table() -> str:
-    """`hours` in a table."""
+    """`hours` in a table, of a core and of a GPU."""
+    of_core = hours()
+    of_gpu = hours(HOURS_GPU).reindex(of_core.index)
+    formats = {"steps_per_second": "{:.0f}", "hours_a_run": "{:,.1f}", "hours": "{:,.0f}"}
     rows = []
-    for row in hours().reset_index().itertuples():
-        rows.append(
-            [
-                title(row.script, FULL[row.script, row.task][2]),
-                row.backbone,
-                f"{row.runs} of {row.steps / 1e6:.0f}M steps",
+    for (script, task, backbone), row in of_core.iterrows():
+        number = f"{row['runs']:.0f} of {row['steps'] / 1e6:.0f}M steps"
+        cells = [title(script, FULL[script, task][2]), backbone, number]
+        for frame in (of_core, of_gpu):
+            found = frame.loc[script, task, backbone]
+            cells += [
+                "–" if pd.isna(found[column]) else form.format(found[column])
+                for column, form in formats.items()
             ]
-        )
-        rows[-1] += [f"{row.steps_per_second:.0f}", f"{row.hours_a_run:,.1f}", f"{row.hours:,.0f}"]
-    return markdown(
-        ["script, tasks", "backbone", "runs", "steps/s", "hours a run", "hours of one core"], rows
-    )
+        rows.append(cells)
+    columns = ["steps/s", "hours a run", "hours"]
+    of_each = [f"{column}, {where}" for where in ("core", "GPU") for column in columns]
+    return markdown(["script, tasks", "backbone", "runs", *of_each], rows)

@@ -63,6 +63,7 @@ MADE_BY = {  # directories of results, and the files of benchmark/paper/ that ma
     "table_1_std_2": "table_1.sh --small",
     "controls_small": "controls.sh --small",
     "table_1_hours": "table_1_hours.sh",
+    "table_1_hours_gpu": "table_1_hours.sh --gpu",
     "head_scale": "head_scale.sh",
     "ppo_checks": "ppo_checks.sh",
     "a2c_checks": "other_checks.sh",
@@ -278,6 +279,14 @@ def speed_atari() -> str:
         | {"peak_mb": "{:.0f} MB"}
     )
     return programs(medians("speed_atari.csv"), formats)
+
+
+def speed_cuda() -> str:
+    """Scripts on the CPU and on a GPU, with the ratio of the two."""
+    formats = {"steps_per_second": "{:,.0f}", "ratio": "{:.2f}", "peak_mb": "{:.0f} MB"}
+    table = programs(medians("speed_cuda.csv"), formats).replace(SPEED["ratio"], "× `--no-cuda`")
+    (machine,) = read("speed_cuda.csv")["cpu"].unique()
+    return f"{table}\n\nOn a processor named {machine}."
 
 
 def speed_environments() -> str:

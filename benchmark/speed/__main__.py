@@ -15,6 +15,9 @@ larger batches.
 `--compare atari`: whole runs on Breakout on the CPU: CleanRL's PPO (cleanrl_atari.py), and
 ppo_atari_acpg.py as it comes and with one thing changed, --amp only where the CPU has bfloat16.
 Each takes the threads that it takes by default, which are all.
+`--compare cuda`: scripts on the CPU and on a GPU, which it needs, with the threads that they take by
+default: a small network on vectors, alone and for --num-seeds seeds in a process; a small CNN
+(MinAtar); and Atari, also with each flag that may change its speed there.
 `--compare environments`: environments of benchmark/envs.py, stepped with random actions, eight at a
 time and on all cores, beside Gymnasium's one after the other and in processes ("async"), with
 Gymnasium's wrappers where ours shows other pixels.
@@ -29,7 +32,8 @@ the same command goes on after what it has, if commit and processor are the same
 
 Columns: program, turn, steps, seconds, steps_per_second, ratio, peak_mb (largest resident set of
 the process); where they are known, the seconds that a run spent on environment, inference, learning
-and collapse (the measurement of it); cpu, the processor's model as the system names it.
+and collapse (the measurement of it); cpu, the processor's model as the system names it, and with
+`--compare cuda` the GPU's.
 """
 
 import csv
@@ -81,6 +85,7 @@ ATARI = (  # flags of --compare atari
     "--backend ale",
     "--etf-head",
 )
+CUDA = ("", "--amp", "--pin-memory", "--no-channels-last")  # flags of --compare cuda with Atari
 LIMITS = {  # the least and the largest value of a flag
     "steps": (1024, 10**12),  # from a rollout of Atari on
     "seconds": (0.01, 86_400),
@@ -88,7 +93,16 @@ LIMITS = {  # the least and the largest value of a flag
     "num_seeds": (2, 1000),
 }
 Comparison = Literal[
-    "ppo", "a2c", "trpo", "seeds-ppo", "seeds-a2c", "stages", "num-envs", "atari", "environments"
+    "ppo",
+    "a2c",
+    "trpo",
+    "seeds-ppo",
+    "seeds-a2c",
+    "stages",
+    "num-envs",
+    "atari",
+    "cuda",
+    "environments",
 ]
 
 
@@ -97,7 +111,7 @@ class Args:
     out: Path  # CSV to write
     compare: tuple[Comparison, ...] = ("ppo", "a2c", "trpo")
     steps: int = 500_000  # environment steps of each training run
-    num_seeds: int = 10  # of --compare seeds-ppo and seeds-a2c
+    num_seeds: int = 10  # of --compare seeds-ppo, seeds-a2c and cuda
     seconds: float = 10.0  # for which each environment is stepped
     turns: int = 3  # runs of each program
 
@@ -143,9 +157,8 @@ def install_peers() -> Path:
     return python
 
 
-def programs(comparison: str, runs: str, args: Args) -> dict[str, list[object]]:
+def programs(comparison: str, flags: list[object], args: Args) -> dict[str, list[object]]:
     """Commands of the program to compare with, first, and of the others."""
-    flags = ["--total-timesteps", args.steps, "--runs-dir", runs]
     if comparison.startswith("seeds-"):
         return seeds(comparison.removeprefix("seeds-"), flags, args.num_seeds)
     if comparison == "atari":
@@ -170,6 +183,18 @@ def atari(flags: list[object]) -> dict[str, list[object]]:
         if has_bfloat16() or "--amp" not in extra:  # else --amp is refused
             commands[f"{script} {extra}".strip()] = [*ours, *extra.split()]
     return commands
+
+
+def on_cuda(flags: list[object], num_seeds: int) -> Iterator[dict[str, list[object]]]:
+    """Groups of commands: a script on the CPU, then on the GPU."""
+    minatar = "ppo_acpg.py --env-id benchmark.envs:MinAtar/Breakout-v1"
+    for words in ("ppo_acpg.py", f"-m benchmark.seeds.ppo_acpg --num-seeds {num_seeds}", minatar):
+        ours = [sys.executable, *words.split(), *flags]
+        yield {f"{words} --no-cuda": [*ours, "--no-cuda"], words: ours}
+    script = "ppo_atari_acpg.py"
+    ours = [sys.executable, script, *flags, "--eval-episodes", 0]
+    commands = {f"{script} --no-cuda": [*ours, "--no-cuda"]}
+    yield commands | {f"{script} {extra}".strip(): [*ours, *extra.split()] for extra in CUDA}
 
 
 def peers(algorithm: str, flags: list[object]) -> dict[str, list[object]]:
@@ -307,11 +332,14 @@ def groups(args: Args, runs: str) -> Iterator[dict[str, Callable[[], dict[str, f
                     name: partial(step_randomly, make, args.seconds)
                     for name, make in makers.items()
                 }
-        else:
-            threads = None if comparison == "atari" else 1
+            continue
+        threads = None if comparison in ("atari", "cuda") else 1
+        flags = ["--total-timesteps", args.steps, "--runs-dir", runs]
+        cuda = on_cuda(flags, args.num_seeds)
+        for commands in cuda if comparison == "cuda" else [programs(comparison, flags, args)]:
             yield {
                 name: partial(train, command, Path(runs), args.steps, threads)
-                for name, command in programs(comparison, runs, args).items()
+                for name, command in commands.items()
             }
 
 
@@ -347,6 +375,8 @@ def check_flags(args: Args) -> None:
         fail("compare", "", "names nothing to compare")
     if len({*args.compare}) < len(args.compare):
         fail("compare", " ".join(args.compare), "names one twice")
+    if "cuda" in args.compare and not torch.cuda.is_available():
+        fail("compare", "cuda", "needs torch to find a CUDA device")
     for flag, (least, most) in LIMITS.items():
         value = getattr(args, flag)
         if not least <= value <= most:
@@ -386,6 +416,8 @@ def main(args: Args) -> None:
     check_flags(args)
     check_out(args.out)
     cpu = cpu_model()
+    if "cuda" in args.compare:
+        cpu += f", and a GPU named {torch.cuda.get_device_name()}"
     command = {name: value for name, value in vars(args).items() if name != "out"}
     command |= {"commit": surroundings()["commit"], "cpu": cpu}
     path = args.out.with_name(f"{args.out.name}.part")
