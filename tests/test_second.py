@@ -360,6 +360,18 @@ def test_headline_figures_of_the_optimizer(arm, column):
     assert areas.split(" | ")[column].startswith(interval(small - default))
 
 
+@pytest.mark.parametrize("column", ["area", "greedy"])
+@pytest.mark.parametrize(("arm", "place"), [("etf", 1), ("matched", 2)])
+def test_headline_figures_of_clipping_apart(arm, place, column):
+    """What it changes about the gain on the learned head."""
+    apart = difference("clipped_apart", column, arm, "linear")
+    default = difference("optimizer_ppo", column, f"{arm},1e-5", "linear,1e-5")
+    lines = PAGE.read_text().splitlines()
+    rows = [line for line in lines if line.startswith("| PPO, change to clipped apart | ")]
+    row = rows[column == "greedy"]
+    assert row.split(" | ")[place].startswith(interval(apart - default))
+
+
 def change(first: tuple[str, str], other: tuple[str, str], **wanted: str) -> str:
     """Mean and interval of the scores of (folder, arm) `first` less those of `other`."""
     ours, theirs = (scores(folder, "area", arm, **wanted) for folder, arm in (first, other))
@@ -654,6 +666,38 @@ def test_bounds_in_sentences_are_those_of_the_runs():
     assert changes["etf"][0] < -gain["etf"] and 0.9 < changes["etf"][1] / gain["etf"] < 1
     assert "and half of the matched head's." in text
     assert 0.4 < -changes["matched"][0] / gain["matched"] < 0.6
+
+
+def test_sentences_on_clipping_apart():
+    text = " ".join(PAGE.read_text().split())
+    linear = ("clipped_apart", "linear"), ("optimizer_ppo", "linear,1e-5")
+    faster = {task: change(*linear, env_id=task).split()[0] for task in (ACROBOT, CARTPOLE)}
+    said = "by {:.2f} on Acrobot and {:.2f} on CartPole".format(*map(float, faster.values()))
+    assert f"CleanRL's head learns faster on three tasks, {said}" in text
+    gains = {}
+    for arm in ("matched", "etf"):
+        default = difference("optimizer_ppo", "area", f"{arm},1e-5", "linear,1e-5")
+        gains[arm] = default, difference("clipped_apart", "area", arm, "linear")
+    default, apart = (gain.mean() for gain in gains["matched"])
+    assert f"half of its gain of {default:.2f} goes, for certain, and the {apart:.2f} that" in text
+    assert 0.4 < 1 - apart / default < 0.6
+    low, high = bounds(gains["etf"][1])
+    default, apart = (gain.mean() for gain in gains["etf"])
+    said = f"Of the frozen ETF's {default:.2f} there is {apart:.2f} left, from −{-low:.2f} to +{high:.2f}"
+    assert said in text
+
+
+def test_clipping_apart_beside_runs_of_one_process_each():
+    """On CartPole and Acrobot, as means over both."""
+    changes = []
+    for task in (CARTPOLE, ACROBOT):
+        apart = difference("clipped_apart", "area", "etf", "linear", env_id=task)
+        alone = difference("singles", "area", "etf", "linear", env_id=task, script="ppo_acpg")
+        changes.append(apart - alone)
+    both = np.mean(changes, axis=0)
+    low, high = bounds(both)
+    said = f"gain falls by {-both.mean():.3f}, from {-high:.3f} to {-low:.3f}; this comparison was"
+    assert said in " ".join(PAGE.read_text().split())
 
 
 def test_numbers_in_sentences_are_those_of_the_runs():

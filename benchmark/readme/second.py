@@ -314,8 +314,11 @@ def longer() -> dict[str, Part]:
 
 
 def optimizer() -> dict[str, Part]:
-    """By algorithm."""
-    return {name: (runs(folder), values) for name, (folder, values) in OPTIMIZER.items()}
+    """By algorithm. PPO has a third value, its default with the gradients of actor and critic clipped apart."""
+    parts = {name: (runs(folder), values) for name, (folder, values) in OPTIMIZER.items()}
+    frame, values = parts["PPO"]
+    apart = runs("clipped_apart").assign(value="clipped apart")
+    return parts | {"PPO": (pd.concat([frame, apart]), (*values, "clipped apart"))}
 
 
 def epsilon() -> dict[str, Part]:
