@@ -42,6 +42,7 @@ import matplotlib.pyplot as plt
 from benchmark.collapse.folder import claimed
 from benchmark.collapse.pictures import VIEWS, simplex_coordinates
 from benchmark.collate import fail, replacing, say
+from benchmark.png import png
 
 FILES = ("theorem.csv", "angles.csv", "angles.png", "frames.png")
 COLOURS = {4: "#0072B2", 6: "#E69F00", 8: "#009E73"}  # Okabe & Ito's
@@ -229,8 +230,7 @@ def draw_angles(rows: list[dict], out: Path) -> None:
     )
     axis.grid(alpha=0.25)
     axis.legend(fontsize=8)
-    figure.savefig(out, dpi=140)
-    plt.close(figure)
+    out.write_bytes(png(figure, dpi=140))
 
 
 def draw_frames(out: Path) -> None:
@@ -239,8 +239,7 @@ def draw_frames(out: Path) -> None:
     for place, K in enumerate((2, 3, 4), start=1):
         projection = "3d" if K == 4 else None
         draw_frame(figure.add_subplot(1, 3, place, projection=projection), K)
-    figure.savefig(out, dpi=120)
-    plt.close(figure)
+    out.write_bytes(png(figure, dpi=120))
 
 
 def draw_frame(axis: plt.Axes, num_actions: int) -> None:

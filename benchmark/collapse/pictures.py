@@ -14,6 +14,7 @@ from matplotlib.animation import FuncAnimation, PillowWriter
 from matplotlib.lines import Line2D
 
 from benchmark.collapse.measures import Look, split, why_missing
+from benchmark.png import png
 from benchmark.readme.figure import HEADS
 
 PANELS = {
@@ -108,8 +109,7 @@ def draw_measures(rows: list[dict], out: Path) -> None:
         axis.set_xlabel("environment steps (thousands)")
     task = rows[0]["env_id"].split(":")[-1]
     figure.suptitle(f"{task}; label: {LABELS[rows[0]['labels']]}", fontsize=11)
-    figure.savefig(out, dpi=120)
-    plt.close(figure)
+    out.write_bytes(png(figure, dpi=120))
 
 
 def draw_measure(axis: plt.Axes, rows: list[dict], column: str) -> None:
@@ -166,8 +166,7 @@ def draw_cosines(looks: dict[str, Look], names: tuple[str, ...], title: str, out
         right.set_title(text, fontsize=10)
     figure.colorbar(image, ax=axes, label="cosine", shrink=0.6)
     figure.suptitle(title, fontsize=11)
-    figure.savefig(out, dpi=110)
-    plt.close(figure)
+    out.write_bytes(png(figure, dpi=110))
 
 
 def ideal_cosine(vectors: Tensor, note: str = "") -> str:
@@ -255,8 +254,7 @@ def draw_projection(looks: dict[str, Look], names: tuple[str, ...], title: str, 
         axes[0].set_title(HEADS[head][0], fontsize=11)
     add_legend(figure, [*looks.values()], names)
     figure.suptitle(title, fontsize=11)
-    figure.savefig(out, dpi=110)
-    plt.close(figure)
+    out.write_bytes(png(figure, dpi=110))
 
 
 def animate(

@@ -17,6 +17,8 @@ import tyro
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
+from benchmark.png import png
+
 HEADS = {
     "False": ("learned head", "#E69F00"),
     "True": ("frozen simplex ETF", "#0072B2"),
@@ -56,7 +58,7 @@ def main(args: Args) -> None:
         axis.grid(alpha=0.25)
         axis.legend(fontsize=8)
     axes[0, 0].set_ylabel("return, last 100 episodes")
-    figure.savefig(args.out, dpi=140)
+    args.out.write_bytes(png(figure, dpi=140))
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import pandas as pd
 
-from benchmark.reporting.pictures import png
+from benchmark.png import png
 
 COLOURS = {"better": "#0072B2", "worse": "#D55E00", "not distinguishable": "#888888"}
 MARKERS = {"better": "o", "worse": "s", "not distinguishable": "D"}

@@ -3,7 +3,6 @@
 Names of arms and environments are text: nothing in them is read as mathematics.
 """
 
-import io
 import math
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -12,8 +11,8 @@ import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib import ticker
-from PIL import Image
 
+from benchmark.png import png
 from benchmark.reporting import verdicts
 from benchmark.reporting.comparisons import FROZEN, TRAINABLE
 
@@ -64,19 +63,6 @@ class Band(NamedTuple):
 class Panel(NamedTuple):
     title: str
     bands: dict[str, Band]  # by arm
-
-
-def png(figure: plt.Figure, dpi: int = 110) -> bytes:
-    """The figure as a file, closed. 256 colours are enough for a chart, at a third of the size."""
-    file = io.BytesIO()
-    figure.get_layout_engine().execute(figure)
-    figure.set_layout_engine("none")  # else savefig draws all twice to lay it out once more
-    figure.savefig(file, dpi=dpi)
-    plt.close(figure)
-    colours = Image.open(file).convert("RGB").quantize(dither=Image.Dither.NONE)
-    file = io.BytesIO()
-    colours.save(file, "png", optimize=True)
-    return file.getvalue()
 
 
 def styles(runs: pd.DataFrame) -> dict[str, dict[str, str]]:
