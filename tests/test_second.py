@@ -308,6 +308,8 @@ def test_headline_figures_of_few_dimensions(column, width):
 
 ACROBOT, LANDER = (f"benchmark.envs:envpool/{name}" for name in ("Acrobot-v1", "LunarLander-v3"))
 CARTPOLE, LAKE = "CartPole-v1", "FrozenLake-v1"
+CLIFF = "benchmark.envs:IdealCliffWalking-v0"
+NUMBER = r"[-+]\d+\.\d+"
 MOUNTAIN_CAR = "benchmark.envs:envpool/MountainCar-v0"
 SMALL, MORE = "Sampled or greedy, on the four small tasks?", "More tasks"  # sections of the page
 LAST, EXPLORATION = "Does it last?", "Does it need exploration?"
@@ -670,34 +672,71 @@ def test_bounds_in_sentences_are_those_of_the_runs():
 
 def test_sentences_on_clipping_apart():
     text = " ".join(PAGE.read_text().split())
-    linear = ("clipped_apart", "linear"), ("optimizer_ppo", "linear,1e-5")
-    faster = {task: change(*linear, env_id=task).split()[0] for task in (ACROBOT, CARTPOLE)}
-    said = "by {:.2f} on Acrobot and {:.2f} on CartPole".format(*map(float, faster.values()))
-    assert f"CleanRL's head learns faster on three tasks, {said}" in text
+    changed = {}
+    for arm in ("linear", "matched", "etf"):
+        both = ("clipped_apart", arm), ("optimizer_ppo", f"{arm},1e-5")
+        for task in (CARTPOLE, ACROBOT, LAKE, CLIFF):
+            middle, low, high = map(float, re.findall(NUMBER, change(*both, env_id=task)))
+            changed[arm, task] = middle, low, high
+    faster = {name for name, (_, low, _) in changed.items() if low > 0}
+    assert {("linear", task) for task in (CARTPOLE, ACROBOT, CLIFF)} <= faster
+    assert not {name for name in faster if name[0] == "matched"}
+    said = f"by {changed['linear', ACROBOT][0]:.2f} on Acrobot and {changed['linear', CARTPOLE][0]:.2f}"
+    assert f"CleanRL's head learns faster on three tasks, {said} on CartPole" in text
+    slower = {name for name, (_, _, high) in changed.items() if high < 0}
+    assert slower == {("etf", LAKE), ("etf", CLIFF), ("matched", CLIFF)}
+    assert min(changed[arm, CLIFF][0] for arm in ("etf", "matched")) > -0.0055
+
     gains = {}
     for arm in ("matched", "etf"):
         default = difference("optimizer_ppo", "area", f"{arm},1e-5", "linear,1e-5")
         gains[arm] = default, difference("clipped_apart", "area", arm, "linear")
-    default, apart = (gain.mean() for gain in gains["matched"])
-    assert f"half of its gain of {default:.2f} goes, for certain, and the {apart:.2f} that" in text
-    assert 0.4 < 1 - apart / default < 0.6
-    low, high = bounds(gains["etf"][1])
+    default, apart = gains["matched"]
+    low, high = (-bound for bound in reversed(bounds(apart - default)))
+    fall = (default - apart).mean()
+    said = f"by {fall:.2f} [{low:.2f}, {high:.2f}] of {default.mean():.2f}; the {apart.mean():.2f}"
+    assert f"Its gain falls for certain, {said} that is left is open" in text
+    assert 0.4 < fall / default.mean() < 0.6 and "the matched head's falls by about half" in text
     default, apart = (gain.mean() for gain in gains["etf"])
-    said = f"Of the frozen ETF's {default:.2f} there is {apart:.2f} left, from −{-low:.2f} to +{high:.2f}"
-    assert said in text
+    low, high = bounds(gains["etf"][1])
+    said = f"{default:.2f} there is {apart:.2f} left, from −{-low:.2f} to +{high:.2f}"
+    assert f"Of the frozen ETF's {said}" in text
+    left = {
+        task: difference("clipped_apart", "area", "matched", "linear", env_id=task)
+        for task in (CARTPOLE, ACROBOT, LAKE)
+    }
+    before = difference("optimizer_ppo", "area", "matched,1e-5", "linear,1e-5", env_id=LAKE)
+    assert left[CARTPOLE].mean() < 0 and left[ACROBOT].mean() < 0
+    assert left[LAKE].mean() > before.mean()
+    for arm in ("matched", "etf"):
+        ahead = difference("clipped_apart", "area", "linear", arm, env_id=CARTPOLE)
+        assert bounds(ahead)[0] > 0
 
 
 def test_clipping_apart_beside_runs_of_one_process_each():
-    """On CartPole and Acrobot, as means over both."""
-    changes = []
+    """On CartPole and Acrobot, by task and as means over both."""
+    text = " ".join(PAGE.read_text().split())
+    of_default = {"alone": ("singles", ""), "together": ("optimizer_ppo", ",1e-5")}
+    changes = defaultdict(list)
     for task in (CARTPOLE, ACROBOT):
         apart = difference("clipped_apart", "area", "etf", "linear", env_id=task)
-        alone = difference("singles", "area", "etf", "linear", env_id=task, script="ppo_acpg")
-        changes.append(apart - alone)
-    both = np.mean(changes, axis=0)
-    low, high = bounds(both)
-    said = f"gain falls by {-both.mean():.3f}, from {-high:.3f} to {-low:.3f}; this comparison was"
-    assert said in " ".join(PAGE.read_text().split())
+        for name, (folder, value) in of_default.items():
+            wanted = {"env_id": task, "script": "ppo_acpg"}
+            default = difference(folder, "area", f"etf{value}", f"linear{value}", **wanted)
+            changes[name].append(apart - default)
+        linear = [
+            np.mean([*scores(folder, "area", "linear", env_id=task, script=script).values()])
+            for folder, script in (("clipped_apart", "ppo_clipped_apart"), ("singles", "ppo_acpg"))
+        ]
+        faster = f"{linear[0] - linear[1]:.2f} on {plain_id(task).removesuffix('-v1')}"
+        assert faster in text
+    alone, together = (np.mean(changes[name], axis=0) for name in of_default)
+    low, high = bounds(alone)
+    said = f"gain falls by {-alone.mean():.3f} (95 % interval {-high:.3f} to {-low:.3f}; this was"
+    assert said in text
+    low, high = bounds(together)
+    assert low < 0 < high
+    assert f"it falls by {-together.mean():.3f} on these tasks, which is open" in text
 
 
 def test_numbers_in_sentences_are_those_of_the_runs():

@@ -289,12 +289,20 @@ def test_the_gpu_is_compared_with_the_cpu():
         assert not any("--no-cuda" in command for command in [*commands.values()][1:])
 
 
-def test_the_gpu_is_not_compared_without_one(tmp_path, capsys, monkeypatch):
+@pytest.mark.parametrize(
+    ("compare", "line"),
+    [
+        (("cuda",), "--compare cuda: needs torch to find a CUDA device"),
+        (("ppo", "cuda"), "--compare ppo cuda: cuda must stand alone, as others name"),
+    ],
+)
+def test_the_gpu_is_compared_alone_and_where_there_is_one(
+    compare, line, tmp_path, capsys, monkeypatch
+):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     with pytest.raises(SystemExit, match="2"):
-        speed.main(speed.Args(tmp_path / "speed.csv", ("cuda",)))
-    line = "error: --compare cuda: needs torch to find a CUDA device"
-    assert line in capsys.readouterr().err and not any(tmp_path.iterdir())
+        speed.main(speed.Args(tmp_path / "speed.csv", compare))
+    assert f"error: {line}" in capsys.readouterr().err and not any(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("bfloat16", [True, False])

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # How long would table_1.sh take? A short run of each of its scripts, kinds of task and backbones, one at a time on one core: 8
-# runs, about 20 minutes. With --gpu first, those that gain most from one: PPO and TRPO with a CNN, a minute.
+# runs, about 20 minutes. With --gpu first, those expected to gain most from one: PPO and TRPO with a CNN, a minute.
 # `hours` in benchmark/readme/evidence.py multiplies. What follows goes to benchmark.run.
 set -euo pipefail
 . benchmark/paper/publish.sh
@@ -13,12 +13,11 @@ if [ "${1-}" = --gpu ]; then
   shift
   folder=table_1_hours_gpu backbone=cnn
   atari "$@"
-  tables runs/$folder benchmark/results/$folder "$@"
-  exit $code
+else
+  for backbone in mlp cnn; do
+    short --scripts reinforce_acpg a2c_acpg --env-ids benchmark.envs:DiscreteCarRacing-v0 --total-timesteps 20000 "$@"
+    atari "$@"
+  done
 fi
-for backbone in mlp cnn; do
-  short --scripts reinforce_acpg a2c_acpg --env-ids benchmark.envs:DiscreteCarRacing-v0 --total-timesteps 20000 "$@"
-  atari "$@"
-done
 tables runs/$folder benchmark/results/$folder "$@"
 exit $code

@@ -358,8 +358,8 @@ def hours(folder: str = HOURS) -> pd.DataFrame:
     """What benchmark/paper/table_1.sh would take of one core or, of the runs that HOURS_GPU has, of one GPU, going by short runs:
     steps per second, hours of a run, number of runs and hours of them all, by script, task and backbone."""
     frame = runs(folder)
-    if folder == HOURS_GPU:
-        frame = frame.assign(backbone="cnn")  # a flag that is the same in all runs has no column
+    if "backbone" not in frame:  # as a flag that is the same in all runs has no column
+        frame = frame.assign(backbone="cnn")
     frame = frame.set_index(["script", "task", "backbone"])
     number, steps = (
         [FULL[script, task][place] for script, task, _ in frame.index] for place in (0, 1)

@@ -335,8 +335,11 @@ def groups(args: Args, runs: str) -> Iterator[dict[str, Callable[[], dict[str, f
             continue
         threads = None if comparison in ("atari", "cuda") else 1
         flags = ["--total-timesteps", args.steps, "--runs-dir", runs]
-        cuda = on_cuda(flags, args.num_seeds)
-        for commands in cuda if comparison == "cuda" else [programs(comparison, flags, args)]:
+        if comparison == "cuda":
+            compared = on_cuda(flags, args.num_seeds)
+        else:
+            compared = [programs(comparison, flags, args)]
+        for commands in compared:
             yield {
                 name: partial(train, command, Path(runs), args.steps, threads)
                 for name, command in commands.items()
@@ -375,6 +378,9 @@ def check_flags(args: Args) -> None:
         fail("compare", "", "names nothing to compare")
     if len({*args.compare}) < len(args.compare):
         fail("compare", " ".join(args.compare), "names one twice")
+    if "cuda" in args.compare and len(args.compare) > 1:
+        reason = "cuda must stand alone, as others name their programs alike"
+        fail("compare", " ".join(args.compare), reason)
     if "cuda" in args.compare and not torch.cuda.is_available():
         fail("compare", "cuda", "needs torch to find a CUDA device")
     for flag, (least, most) in LIMITS.items():
