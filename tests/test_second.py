@@ -350,16 +350,24 @@ def test_rows_of_tables_of_gains(section, name, place, folder, pair, task, kind,
 
 
 @pytest.mark.parametrize(("arm", "column"), [("etf", 1), ("matched", 2)])
-def test_headline_figures_of_the_optimizer(arm, column):
-    """What a smaller epsilon of RMSprop changes about the gain on the learned head."""
-    small, default = (
-        difference("optimizer_a2c", "area", f"{arm},{value}", f"linear,{value}")
-        for value in ("1e-5", "3.16e-3")
+@pytest.mark.parametrize(
+    ("name", "folder", "value", "default"),
+    [
+        ("A2C", "optimizer_a2c", "1e-5", "3.16e-3"),
+        ("TRPO", "optimizer_trpo", "0.01", "0.1"),
+    ],
+)
+def test_headline_figures_of_the_optimizer(name, folder, value, default, arm, column):
+    """What a smaller epsilon of RMSprop, or damping, changes about the gain on the learned head."""
+    gains = (
+        difference(folder, "area", f"{arm},{which}", f"linear,{which}")
+        for which in (value, default)
     )
+    changed = np.subtract(*gains)
     lines = PAGE.read_text().splitlines()
-    rows = [line for line in lines if line.startswith("| A2C, change to 1e-5 | ")]
+    rows = [line for line in lines if line.startswith(f"| {name}, change to {value} | ")]
     areas = rows[0]  # before the greedy returns
-    assert areas.split(" | ")[column].startswith(interval(small - default))
+    assert areas.split(" | ")[column].startswith(interval(changed))
 
 
 @pytest.mark.parametrize("column", ["area", "greedy"])
@@ -668,6 +676,32 @@ def test_bounds_in_sentences_are_those_of_the_runs():
     assert changes["etf"][0] < -gain["etf"] and 0.9 < changes["etf"][1] / gain["etf"] < 1
     assert "and half of the matched head's." in text
     assert 0.4 < -changes["matched"][0] / gain["matched"] < 0.6
+
+
+def test_sentences_on_epsilon_and_damping():
+    text = " ".join(PAGE.read_text().split())
+    falls, p_values = {}, {}
+    for arm in ("matched", "etf"):
+        default, small = (
+            difference("optimizer_a2c", "area", f"{arm},{value}", f"linear,{value}")
+            for value in ("3.16e-3", "1e-5")
+        )
+        falls[arm] = default - small
+        found = second.gains_of("optimizer", second.AREA).query("name == 'A2C, change to 1e-5'")
+        (p_values[arm],) = found.loc[found["panel"] == (arm, "linear"), "corrected"]
+    low, high = bounds(falls["etf"])
+    said = f"falls by {falls['matched'].mean():.2f}, for certain, and the frozen ETF's by"
+    assert f"{said} {falls['etf'].mean():.2f} [{low:.2f}, {high:.2f}], which is open" in text
+    assert f"(p {p_values['etf']:.3f})" in text and p_values["matched"] < 0.05 < p_values["etf"]
+
+    gains = {
+        value: difference("optimizer_trpo", "area", f"etf,{value}", f"linear,{value}")
+        for value in ("0.1", "0.01")
+    }
+    most = max(bounds(gain)[1] for gain in gains.values())
+    change_of_gain = max(map(abs, bounds(gains["0.01"] - gains["0.1"])))
+    limits = [math.ceil(100 * bound) / 100 for bound in (most, change_of_gain)]
+    assert "at most {}, and its gain changes by at most {}, either".format(*limits) in text
 
 
 def test_sentences_on_clipping_apart():

@@ -86,6 +86,7 @@ SINGLES = {  # folders of runs of one seed, and where the same trained in one pr
 OPTIMIZER = {  # question 5: folders, and their values of a flag, the default first
     "PPO": ("optimizer_ppo", ("1e-5", "1e-8")),
     "A2C": ("optimizer_a2c", ("3.16e-3", "1e-5")),
+    "TRPO": ("optimizer_trpo", ("0.1", "0.01")),
 }
 EPSILONS = ("0", "0.001", "0.01", "0.1", "0.3")  # question 6
 TUNED_HEADS = ("linear", "etf", "etf-trainable")  # question 7

@@ -86,6 +86,7 @@ MADE_BY = {  # directories of results, and the files of benchmark/paper/ that ma
     "again_reinforce": "again.sh",
     "optimizer_ppo": "optimizer.sh",
     "optimizer_a2c": "optimizer.sh",
+    "optimizer_trpo": "optimizer.sh",
     "clipped_apart": "clipped_apart.sh",
     "longer_ppo": "longer.sh",
     "longer_a2c": "longer.sh",
