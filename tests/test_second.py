@@ -322,6 +322,7 @@ TUNED = "And where both are tuned?"
     [
         (LAST, "PPO, Acrobot-v1, 500k", 1, "longer_ppo", ("etf", "linear"), ACROBOT),
         (LAST, "A2C, CartPole-v1, 500k", 2, "longer_a2c", ("matched", "linear"), CARTPOLE),
+        (LAST, "REINFORCE, CartPole-v1, 500k", 1, "longer_reinforce", ("etf", "linear"), CARTPOLE),
         (LAST, "A2C, Acrobot-v1, 500k", 3, "longer_a2c", ("etf", "matched"), ACROBOT),
         (EXPLORATION, "FrozenLake-v1, 0.1", 1, "epsilon", ("etf,0.1", "linear,0.1"), LAKE),
         (EXPLORATION, "FrozenLake-v1, 0", 2, "epsilon", ("matched,0", "linear,0"), LAKE),
@@ -426,6 +427,13 @@ def test_runs_that_are_stuck():
         said = f"{sum(final < -400 for final in finals)} of {len(finals)}"
         cells = [line.split(" | ") for line in lines if line.startswith(f"| {title} | ")]
         assert said in [row[3] for row in cells]
+    ends = {}
+    for folder in ("again_reinforce", "longer_reinforce"):
+        wanted = {"env_id": ACROBOT, "arm": "etf"}
+        finals = [float(row["final"]) for row in rows_of(folder) if wanted.items() <= row.items()]
+        ends[folder] = sum(final < -400 for final in finals)
+    said = "of REINFORCE's {1}, where {0} do;".format(*ends.values())
+    assert said in " ".join(" ".join(lines).split())
 
 
 def test_single_runs_beside_seeds_of_one_process():
@@ -817,13 +825,32 @@ def test_numbers_in_sentences_are_those_of_the_runs():
     assert f"in one case of 16: on CartPole with REINFORCE it is ahead by {ahead:.2f}" in text
     loss = difference("again_trpo", "area", "etf", "linear").mean()
     assert f"the loss of 0.03 in the first evidence is one of {-loss:.2f} here, and open" in text
-    longer = (
-        difference(name, "area", "etf", "linear", env_id="CartPole-v1")
-        for name in ("longer_ppo", "longer_a2c")
-    )
-    ppo, a2c = map(bounds, longer)
-    assert max(map(abs, ppo)) <= 0.02 and "in 500k its gain lies within ± 0.02" in text
-    assert a2c[1] <= 0.04 and "in 500k it is at most 0.04" in text
-    assert f"more than {-min(ppo[0], a2c[0])} is excluded" in text
+    gains = {
+        name: difference(folder, "area", "etf", "linear", env_id=CARTPOLE)
+        for name, folder in second.LONGER.items()
+    }
+    limits = {name: bounds(gain) for name, gain in gains.items()}
+    before = [
+        difference(second.AGAIN[name], "area", "etf", "linear", env_id=CARTPOLE).mean()
+        for name in ("PPO", "REINFORCE")
+    ]
+    said = "gains in 200k steps, {:.2f} and {:.2f}, and in 500k its gain lies within ± 0.03"
+    assert said.format(*before) in text
+    assert max(map(abs, limits["PPO"] + limits["REINFORCE"])) <= 0.03
+    assert limits["A2C"][1] <= 0.04 and "in 500k it is at most 0.04" in text
+    assert f"more than {-min(low for low, _ in limits.values())} is excluded" in text
+    low, high = bounds(difference("longer_reinforce", "area", "etf", "linear", env_id=ACROBOT))
+    assert f"with REINFORCE it is anything from {-low:.2f} less to {high:.2f} more" in text
+    matched = [
+        difference(folder, "area", "matched", "linear", env_id=CARTPOLE)
+        for folder in ("again_reinforce", "longer_reinforce")
+    ]
+    low, high = bounds(matched[1])
+    assert f"with REINFORCE its gain of {matched[0].mean():.2f} is gone" in text and low < 0 < high
+    ends = [
+        mean_of("longer_reinforce", "greedy", env_id=CARTPOLE, arm=arm)
+        for arm in ("linear", "matched", "etf")
+    ]
+    assert 495 <= min(ends) <= 496 and "with REINFORCE at 495 of 500 and above" in text
     cost = difference("many_actions_18", "area", "etf", "etf-trainable").mean()
     assert f"With 18 actions freezing costs {-cost:.2f} against the same frame learned" in text

@@ -78,7 +78,11 @@ AGAIN = {  # question 3
     "TRPO": "again_trpo",
     "REINFORCE": "again_reinforce",
 }
-LONGER = {"PPO": "longer_ppo", "A2C": "longer_a2c"}  # question 4
+LONGER = {  # question 4
+    "PPO": "longer_ppo",
+    "A2C": "longer_a2c",
+    "REINFORCE": "longer_reinforce",
+}
 SINGLES = {  # folders of runs of one seed, and where the same trained in one process
     "singles": ("again_ppo", "again_a2c"),
     "singles_more": ("together_more",),
