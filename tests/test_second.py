@@ -322,6 +322,7 @@ TUNED = "And where both are tuned?"
     [
         (LAST, "PPO, Acrobot-v1, 500k", 1, "longer_ppo", ("etf", "linear"), ACROBOT),
         (LAST, "A2C, CartPole-v1, 500k", 2, "longer_a2c", ("matched", "linear"), CARTPOLE),
+        (LAST, "TRPO, Acrobot-v1, 500k", 1, "longer_trpo", ("etf", "linear"), ACROBOT),
         (LAST, "REINFORCE, CartPole-v1, 500k", 1, "longer_reinforce", ("etf", "linear"), CARTPOLE),
         (LAST, "A2C, Acrobot-v1, 500k", 3, "longer_a2c", ("etf", "matched"), ACROBOT),
         (EXPLORATION, "FrozenLake-v1, 0.1", 1, "epsilon", ("etf,0.1", "linear,0.1"), LAKE),
@@ -840,7 +841,14 @@ def test_numbers_in_sentences_are_those_of_the_runs():
     assert limits["A2C"][1] <= 0.04 and "in 500k it is at most 0.04" in text
     assert f"more than {-min(low for low, _ in limits.values())} is excluded" in text
     low, high = bounds(difference("longer_reinforce", "area", "etf", "linear", env_id=ACROBOT))
-    assert f"with REINFORCE it is anything from {-low:.2f} less to {high:.2f} more" in text
+    assert f"with REINFORCE anything from {-low:.2f} less to {high:.2f} more" in text
+    behind = difference("longer_trpo", "area", "linear", "etf", env_id=ACROBOT)
+    low, high = bounds(behind)
+    said = f"by {behind.mean():.2f} [{low:.2f}, {high:.2f}] in 500k steps"
+    assert f"the frozen ETF is behind with TRPO for certain, {said}" in text and low > 0
+    for folder in ("longer_ppo", "longer_a2c", "longer_trpo"):
+        for arm in ("linear", "matched", "etf"):
+            assert mean_of(folder, "greedy", env_id=CARTPOLE, arm=arm) > 499
     matched = [
         difference(folder, "area", "matched", "linear", env_id=CARTPOLE)
         for folder in ("again_reinforce", "longer_reinforce")

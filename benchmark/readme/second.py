@@ -81,6 +81,7 @@ AGAIN = {  # question 3
 LONGER = {  # question 4
     "PPO": "longer_ppo",
     "A2C": "longer_a2c",
+    "TRPO": "longer_trpo",
     "REINFORCE": "longer_reinforce",
 }
 SINGLES = {  # folders of runs of one seed, and where the same trained in one process

@@ -90,6 +90,7 @@ MADE_BY = {  # directories of results, and the files of benchmark/paper/ that ma
     "clipped_apart": "clipped_apart.sh",
     "longer_ppo": "longer.sh",
     "longer_a2c": "longer.sh",
+    "longer_trpo": "longer.sh",
     "longer_reinforce": "longer.sh",
     "epsilon": "epsilon.sh",
     "tuning": "tuned.sh",
