@@ -429,12 +429,13 @@ def test_runs_that_are_stuck():
         cells = [line.split(" | ") for line in lines if line.startswith(f"| {title} | ")]
         assert said in [row[3] for row in cells]
     ends = {}
-    for folder in ("again_reinforce", "longer_reinforce"):
-        wanted = {"env_id": ACROBOT, "arm": "etf"}
-        finals = [float(row["final"]) for row in rows_of(folder) if wanted.items() <= row.items()]
-        ends[folder] = sum(final < -400 for final in finals)
-    said = "of REINFORCE's {1}, where {0} do;".format(*ends.values())
-    assert said in " ".join(" ".join(lines).split())
+    for arm in ("etf", "linear", "matched"):
+        for folder in ("longer_reinforce", "again_reinforce"):
+            rows = [row for row in rows_of(folder) if row["env_id"] == ACROBOT]
+            finals = [float(row["final"]) for row in rows if row["arm"] == arm]
+            ends[arm, folder] = sum(final < -400 for final in finals)
+    said = "of REINFORCE's {}, where {} do (CleanRL's head {} instead of {}, the matched one {} instead"
+    assert said.format(*ends.values()) in " ".join(" ".join(lines).split())
 
 
 def test_single_runs_beside_seeds_of_one_process():
@@ -687,6 +688,11 @@ def test_bounds_in_sentences_are_those_of_the_runs():
     assert 0.4 < -changes["matched"][0] / gain["matched"] < 0.6
 
 
+def arms_of_trpo(arm: str) -> list[tuple[str, str]]:
+    """The folder, and the arm with the smaller damping and with the default."""
+    return [("optimizer_trpo", f"{arm},{value}") for value in ("0.01", "0.1")]
+
+
 def test_sentences_on_epsilon_and_damping():
     text = " ".join(PAGE.read_text().split())
     falls, p_values = {}, {}
@@ -701,7 +707,13 @@ def test_sentences_on_epsilon_and_damping():
     low, high = bounds(falls["etf"])
     said = f"falls by {falls['matched'].mean():.2f}, for certain, and the frozen ETF's by"
     assert f"{said} {falls['etf'].mean():.2f} [{low:.2f}, {high:.2f}], which is open" in text
-    assert f"(p {p_values['etf']:.3f})" in text and p_values["matched"] < 0.05 < p_values["etf"]
+    uncorrected = stats.ttest_1samp(falls["etf"], 0).pvalue
+    said = f"(p {p_values['etf']:.3f}; {uncorrected:.3f} uncorrected; and certain, p "
+    assert said in text and p_values["matched"] < 0.05 < p_values["etf"]
+    parts = {name: part for name, part in second.optimizer().items() if name != "TRPO"}
+    found = second.gains(parts, second.AREA, second.GAINS).query("name == 'A2C, change to 1e-5'")
+    (former,) = found.loc[found["panel"] == ("etf", "linear"), "corrected"]
+    assert f"certain, p {former:.3f}, before TRPO's rows" in text and former < 0.05
 
     gains = {
         value: difference("optimizer_trpo", "area", f"etf,{value}", f"linear,{value}")
@@ -710,7 +722,16 @@ def test_sentences_on_epsilon_and_damping():
     most = max(bounds(gain)[1] for gain in gains.values())
     change_of_gain = max(map(abs, bounds(gains["0.01"] - gains["0.1"])))
     limits = [math.ceil(100 * bound) / 100 for bound in (most, change_of_gain)]
-    assert "at most {}, and its gain changes by at most {}, either".format(*limits) in text
+    assert "ETF's is at most {}, and changes by at most {}, either".format(*limits) in text
+    changed = {
+        (arm, task): float(change(*arms_of_trpo(arm), env_id=task).split()[0])
+        for arm in ("linear", "matched")
+        for task in (CARTPOLE, ACROBOT, LAKE, CLIFF)
+    }
+    assert {round(changed["linear", task], 2) for task in (CARTPOLE, CLIFF)} == {0.01}
+    both = [-changed[arm, ACROBOT] for arm in ("linear", "matched")]
+    said = "on Acrobot, by {:.2f} and {:.2f}, and the matched one on FrozenLake, by {:.2f}."
+    assert said.format(*both, -changed["matched", LAKE]) in text
 
 
 def test_sentences_on_clipping_apart():
@@ -739,7 +760,9 @@ def test_sentences_on_clipping_apart():
     fall = (default - apart).mean()
     said = f"by {fall:.2f} [{low:.2f}, {high:.2f}] of {default.mean():.2f}; the {apart.mean():.2f}"
     assert f"Its gain falls for certain, {said} that is left is open" in text
-    assert 0.4 < fall / default.mean() < 0.6 and "the matched head's falls by about half" in text
+    assert (
+        0.4 < fall / default.mean() < 0.6 and "the matched head's gain falls by about half" in text
+    )
     default, apart = (gain.mean() for gain in gains["etf"])
     low, high = bounds(gains["etf"][1])
     said = f"{default:.2f} there is {apart:.2f} left, from −{-low:.2f} to +{high:.2f}"
@@ -846,6 +869,16 @@ def test_numbers_in_sentences_are_those_of_the_runs():
     low, high = bounds(behind)
     said = f"by {behind.mean():.2f} [{low:.2f}, {high:.2f}] in 500k steps"
     assert f"the frozen ETF is behind with TRPO for certain, {said}" in text and low > 0
+    assert f"of Acrobot, {behind.mean():.2f} less than CleanRL's head, for certain" in text
+    stops = defaultdict(list)
+    for row in rows_of("longer_trpo"):
+        if row["env_id"] == ACROBOT:
+            stops[row["arm"]].append(float(row["stop"]))
+    middle = [f"{np.median(stops[arm]) / 1000:.0f}k" for arm in ("etf", "linear")]
+    said = "have reached −100 after {} steps, of CleanRL's head after {};".format(*middle)
+    assert said in text and {len(steps) for steps in stops.values()} == {20}
+    greedy = bounds(difference("longer_trpo", "greedy", "etf", "linear", env_id=ACROBOT))
+    assert greedy[0] < 0 < greedy[1]
     for folder in ("longer_ppo", "longer_a2c", "longer_trpo"):
         for arm in ("linear", "matched", "etf"):
             assert mean_of(folder, "greedy", env_id=CARTPOLE, arm=arm) > 499
