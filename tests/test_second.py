@@ -420,7 +420,7 @@ def test_rows_of_tables_of_changes():
 
 
 def test_runs_that_are_stuck():
-    """The frozen ETF's of PPO on Acrobot, from the CSV files."""
+    """On Acrobot, from the CSV files: the frozen ETF's of PPO, and REINFORCE's of three heads."""
     lines = PAGE.read_text().splitlines()
     for title, folder in (("PPO", "again_ppo"), ("PPO, 40 further seeds", "singles_more")):
         rows = [row for row in rows_of(folder) if "Acrobot" in row["env_id"]]
@@ -688,11 +688,6 @@ def test_bounds_in_sentences_are_those_of_the_runs():
     assert 0.4 < -changes["matched"][0] / gain["matched"] < 0.6
 
 
-def arms_of_trpo(arm: str) -> list[tuple[str, str]]:
-    """The folder, and the arm with the smaller damping and with the default."""
-    return [("optimizer_trpo", f"{arm},{value}") for value in ("0.01", "0.1")]
-
-
 def test_sentences_on_epsilon_and_damping():
     text = " ".join(PAGE.read_text().split())
     falls, p_values = {}, {}
@@ -723,11 +718,11 @@ def test_sentences_on_epsilon_and_damping():
     change_of_gain = max(map(abs, bounds(gains["0.01"] - gains["0.1"])))
     limits = [math.ceil(100 * bound) / 100 for bound in (most, change_of_gain)]
     assert "ETF's is at most {}, and changes by at most {}, either".format(*limits) in text
-    changed = {
-        (arm, task): float(change(*arms_of_trpo(arm), env_id=task).split()[0])
-        for arm in ("linear", "matched")
-        for task in (CARTPOLE, ACROBOT, LAKE, CLIFF)
-    }
+    changed = {}
+    for arm in ("linear", "matched"):
+        both = [("optimizer_trpo", f"{arm},{value}") for value in ("0.01", "0.1")]
+        for task in (CARTPOLE, ACROBOT, LAKE, CLIFF):
+            changed[arm, task] = float(change(*both, env_id=task).split()[0])
     assert {round(changed["linear", task], 2) for task in (CARTPOLE, CLIFF)} == {0.01}
     both = [-changed[arm, ACROBOT] for arm in ("linear", "matched")]
     said = "on Acrobot, by {:.2f} and {:.2f}, and the matched one on FrozenLake, by {:.2f}."
@@ -849,6 +844,12 @@ def test_numbers_in_sentences_are_those_of_the_runs():
     assert f"in one case of 16: on CartPole with REINFORCE it is ahead by {ahead:.2f}" in text
     loss = difference("again_trpo", "area", "etf", "linear").mean()
     assert f"the loss of 0.03 in the first evidence is one of {-loss:.2f} here, and open" in text
+    cost = difference("many_actions_18", "area", "etf", "etf-trainable").mean()
+    assert f"With 18 actions freezing costs {-cost:.2f} against the same frame learned" in text
+
+
+def test_sentences_on_longer_runs():
+    text = " ".join(PAGE.read_text().split())
     gains = {
         name: difference(folder, "area", "etf", "linear", env_id=CARTPOLE)
         for name, folder in second.LONGER.items()
@@ -858,9 +859,11 @@ def test_numbers_in_sentences_are_those_of_the_runs():
         difference(second.AGAIN[name], "area", "etf", "linear", env_id=CARTPOLE).mean()
         for name in ("PPO", "REINFORCE")
     ]
-    said = "gains in 200k steps, {:.2f} and {:.2f}, and in 500k its gain lies within ± 0.03"
+    said = (
+        "gains in 200k steps, {:.2f} and {:.2f}, and in 500k its gain lies within ± 0.02 and ± 0.03"
+    )
     assert said.format(*before) in text
-    assert max(map(abs, limits["PPO"] + limits["REINFORCE"])) <= 0.03
+    assert max(map(abs, limits["PPO"])) <= 0.02 and max(map(abs, limits["REINFORCE"])) <= 0.03
     assert limits["A2C"][1] <= 0.04 and "in 500k it is at most 0.04" in text
     assert f"more than {-min(low for low, _ in limits.values())} is excluded" in text
     low, high = bounds(difference("longer_reinforce", "area", "etf", "linear", env_id=ACROBOT))
@@ -893,5 +896,15 @@ def test_numbers_in_sentences_are_those_of_the_runs():
         for arm in ("linear", "matched", "etf")
     ]
     assert 495 <= min(ends) <= 496 and "with REINFORCE at 495 of 500 and above" in text
-    cost = difference("many_actions_18", "area", "etf", "etf-trainable").mean()
-    assert f"With 18 actions freezing costs {-cost:.2f} against the same frame learned" in text
+
+
+def test_trpo_s_default_runs_repeat_half_of_question_3_s():
+    text = " ".join(PAGE.read_text().split())
+    kinds = [(arm, task) for arm in second.HEADS for task in (CARTPOLE, ACROBOT, LAKE, CLIFF)]
+    same = []
+    for arm, task in kinds:
+        again = scores("again_trpo", "area", arm, env_id=task)
+        default = scores("optimizer_trpo", "area", f"{arm},0.1", env_id=task)
+        same += [again[seed] == default[seed] for seed in again]
+    assert len(same) == 240 and 0.45 < np.mean(same) < 0.55
+    assert "about half of their areas are the same" in text

@@ -287,8 +287,9 @@ def speed_atari() -> str:
 
 def speed_cuda() -> str:
     """Scripts on the CPU and on a GPU, with the ratio of the two."""
-    formats = {"steps_per_second": "{:,.0f}", "ratio": "{:.2f}", "peak_mb": "{:.0f} MB"}
-    table = programs(medians("speed_cuda.csv"), formats).replace(SPEED["ratio"], "× `--no-cuda`")
+    ratio = "× `--no-cuda`"
+    formats = {"steps_per_second": "{:,.0f}", ratio: "{:.2f}", "peak_mb": "{:.0f} MB"}
+    table = programs(medians("speed_cuda.csv").rename(columns={"ratio": ratio}), formats)
     (machine,) = read("speed_cuda.csv")["cpu"].unique()
     return f"{table}\n\nOn a processor named {machine}."
 
