@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Question 6 of benchmark/results/README.md: exploration. PPO with five --epsilon and three heads, 20 seeds from 1001 on, on
 # FrozenLake and a bandit with 18 actions: 600 runs, 15 minutes on two cores. With --minatar first, on MinAtar Breakout, 1M
-# steps and ten seeds: 150 runs, about 20 core-hours.
+# steps and ten seeds: 150 runs, 7 hours of two cores.
 set -euo pipefail
 . benchmark/paper/publish.sh
 epsilons() { # STD ENVIRONMENT and what else benchmark.run takes

@@ -1,0 +1,61 @@
+"""Commands of benchmark/paper whose runs take a cluster: that these start, where no one has seen them do so."""
+
+import os
+import shlex
+import subprocess
+import sys
+
+import pytest
+
+import ppo_acpg
+
+
+def planned(command: str, tasks: str = "") -> list[list[str]]:
+    """The programs and flags of the command's runs, by its dry run."""
+    output = subprocess.run(
+        ["bash", *f"benchmark/paper/{command} --dry-run".split()],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=os.environ | {"PYTHON": sys.executable, "TASKS": tasks},
+    ).stdout
+    return [shlex.split(line)[1:] for line in output.splitlines()]
+
+
+@pytest.mark.parametrize(
+    ("command", "tasks", "runs", "games"),
+    [
+        ("controls.sh", "", 840, 6),
+        ("field.sh --minatar", "", 250, 5),
+        ("epsilon.sh --minatar", "", 150, 1),
+        ("tuned.sh", "breakout", 180, 1),
+    ],
+)
+def test_runs_for_a_cluster_start(launch, command, tasks, runs, games):
+    """The last run on each task, for one rollout."""
+    lines = planned(command, tasks)
+    last = {line[line.index("--env-id") + 1]: line for line in lines}
+    assert (len(lines), len(last)) == (runs, games)
+    for program, *flags in last.values():
+        flags[flags.index("--total-timesteps") + 1] = "512"
+        flags[flags.index("--runs-dir") + 1] = "runs"
+        run = launch(ppo_acpg, *flags)
+        assert program == "ppo_acpg.py" and run.checkpoint["global_step"] >= 512
+
+
+@pytest.mark.parametrize(
+    ("script", "variable", "names"),
+    [
+        ("field", "FOLDERS", "field, field_more"),
+        ("tuned", "TASKS", "acrobot, lander, taxi, breakout"),
+    ],
+)
+def test_a_part_that_a_command_does_not_know_is_one_line(script, variable, names):
+    result = subprocess.run(
+        ["bash", f"benchmark/paper/{script}.sh"],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHON": sys.executable, variable: "nothing"},
+    )
+    line = f"error: {variable} nothing: is none of {names}\n"
+    assert (result.returncode, result.stdout, result.stderr) == (2, "", line)
