@@ -139,8 +139,8 @@ def parse(words: list[str], copy: Path) -> None:
     if program in TOOLS or program.endswith("pip"):
         files_exist(flags)
     elif program == "bash":
-        assert Path(flags[0]).exists()
-        tyro.cli(runner.Args, args=[flag for flag in flags[1:] if flag not in ("--small", "--gpu")])
+        own = re.findall(r'"\$\{1-\}" = (--\w+)', Path(flags[0]).read_text())  # which come first
+        tyro.cli(runner.Args, args=flags[2:] if flags[1:2] and flags[1] in own else flags[1:])
     elif flags[0] == "-m":
         parse_module(flags[1], [flag.replace("mine_acpg", "ppo_acpg") for flag in flags[2:]])
     else:
@@ -154,6 +154,8 @@ def test_commands_are_understood(page, command, copy, monkeypatch):
     said = io.StringIO()
     for part in command.split("&&"):
         words = shlex.split(part, comments=True)
+        if words and re.match(r"[A-Z]+=", words[0]):
+            words = words[1:]  # a variable of the command
         try:
             with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
                 if words:

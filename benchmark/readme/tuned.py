@@ -41,7 +41,7 @@ def winners(task: str) -> dict[str, str]:
 
 def table() -> str:
     """By task, head and learning rate: the mean areas over the tuning seeds by norm, the winner's in bold."""
-    areas = {task: settings(task)["mean"] for task in runs("tuning")["task"].unique()}
+    areas = {task: settings(task)["mean"] for task in sorted(runs("tuning")["task"].unique())}
     tried = [setting.split(",") for found in areas.values() for _, setting in found.index]
     rates, norms = (sorted(set(values), key=float) for values in zip(*tried))
     rows = []
