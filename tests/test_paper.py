@@ -1,4 +1,4 @@
-"""Commands of benchmark/paper whose runs take a cluster: that these start, where no one has seen them do so."""
+"""Commands of benchmark/paper: that runs which were not made here start, and what the commands refuse."""
 
 import os
 import shlex
@@ -31,8 +31,8 @@ def planned(command: str, tasks: str = "") -> list[list[str]]:
         ("tuned.sh", "breakout", 180, 1),
     ],
 )
-def test_runs_for_a_cluster_start(launch, command, tasks, runs, games):
-    """The last run on each task, for one rollout."""
+def test_runs_that_were_not_made_start(launch, command, tasks, runs, games):
+    """The last run on each task, for one rollout. Of tuned.sh those of its first half, which decide the others."""
     lines = planned(command, tasks)
     last = {line[line.index("--env-id") + 1]: line for line in lines}
     assert (len(lines), len(last)) == (runs, games)
@@ -46,16 +46,21 @@ def test_runs_for_a_cluster_start(launch, command, tasks, runs, games):
 @pytest.mark.parametrize(
     ("script", "variable", "names"),
     [
-        ("field", "FOLDERS", "field, field_more"),
-        ("tuned", "TASKS", "acrobot, lander, taxi, breakout"),
+        ("field", "FOLDERS", "field field_more"),
+        ("tuned", "TASKS", "acrobot lander taxi breakout"),
+        ("again", "ALGORITHMS", "ppo a2c trpo reinforce"),
+        ("longer", "ALGORITHMS", "ppo a2c trpo reinforce"),
+        ("optimizer", "ALGORITHMS", "ppo a2c trpo"),
     ],
 )
 def test_a_part_that_a_command_does_not_know_is_one_line(script, variable, names):
+    """Before the parts that it knows."""
+    first, *_ = names.split()
     result = subprocess.run(
         ["bash", f"benchmark/paper/{script}.sh"],
         capture_output=True,
         text=True,
-        env=os.environ | {"PYTHON": sys.executable, variable: "nothing"},
+        env=os.environ | {"PYTHON": "false", variable: f"{first} nothing"},
     )
     line = f"error: {variable} nothing: is none of {names}\n"
     assert (result.returncode, result.stdout, result.stderr) == (2, "", line)

@@ -10,7 +10,9 @@ again() { # STD STEPS ENVIRONMENT
   run --arms "${arms[@]}" --env-ids "$3" --total-timesteps "$2" --num-seeds 20 --start-seed 1001 \
     --seeds-per-process "$(seeds_per_process $algorithm)" --out "runs/again_$algorithm" "${more[@]}"
 }
-for algorithm in ${ALGORITHMS:-ppo a2c trpo reinforce}; do
+algorithms=${ALGORITHMS:-ppo a2c trpo reinforce}
+known ALGORITHMS "ppo a2c trpo reinforce" "$algorithms"
+for algorithm in $algorithms; do
   on_small_tasks again
   publish "runs/again_$algorithm" "benchmark/results/again_$algorithm" "${more[@]}"
 done

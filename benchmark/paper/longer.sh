@@ -10,7 +10,9 @@ longer() { # STD ENVIRONMENT
   run --arms "${arms[@]:0:3}" --env-ids "$2" --total-timesteps 500000 --num-seeds 20 --start-seed 1001 \
     --seeds-per-process "$(seeds_per_process $algorithm)" --out "runs/longer_$algorithm" "${more[@]}"
 }
-for algorithm in ${ALGORITHMS:-ppo a2c trpo reinforce}; do
+algorithms=${ALGORITHMS:-ppo a2c trpo reinforce}
+known ALGORITHMS "ppo a2c trpo reinforce" "$algorithms"
+for algorithm in $algorithms; do
   longer 2.83 CartPole-v1
   longer 2.45 benchmark.envs:envpool/Acrobot-v1
   publish "runs/longer_$algorithm" "benchmark/results/longer_$algorithm" "${more[@]}"

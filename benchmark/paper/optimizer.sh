@@ -14,7 +14,9 @@ optimizer() { # STD STEPS ENVIRONMENT
   run --arms "${arms[@]}" --env-ids "$3" --total-timesteps "$2" --num-seeds 20 --start-seed 1001 \
     --seeds-per-process "$(seeds_per_process $algorithm)" --out "runs/optimizer_$algorithm" "${more[@]}"
 }
-for algorithm in ${ALGORITHMS:-ppo a2c trpo}; do
+algorithms=${ALGORITHMS:-ppo a2c trpo}
+known ALGORITHMS "ppo a2c trpo" "$algorithms"
+for algorithm in $algorithms; do
   case $algorithm in
     ppo) flag=--adam-eps values="1e-5 1e-8" ;;
     a2c) flag=--rmsprop-eps values="3.16e-3 1e-5" ;;

@@ -23,19 +23,20 @@ DEFAULTS = {"linear": "2.5e-4,0.01", "etf": "2.5e-4,2", "etf-trainable": "2.5e-4
 @dataclass
 class Args:
     env_id: str  # the task that was tuned for
+    folder: str = "tuning"  # where its tables are, in benchmark/results
 
 
-def settings(task: str) -> pd.DataFrame:
+def settings(task: str, folder: str = "tuning") -> pd.DataFrame:
     """The mean over seeds of the area, by head and "RATE,NORM" (`arm`, `value`). Settings that some seed did not
     finish are left out."""
-    frame = runs("tuning").query("task == @task")
+    frame = runs(folder).query("task == @task")
     areas = frame.groupby(["arm", "value"], sort=False)["area"].agg(["mean", "size"])
     return areas[areas["size"] == areas["size"].max()]
 
 
-def winners(task: str) -> dict[str, str]:
+def winners(task: str, folder: str = "tuning") -> dict[str, str]:
     """By head: the setting whose mean area is the largest, the first of equals."""
-    areas = settings(task)["mean"]
+    areas = settings(task, folder)["mean"]
     return {head: areas[head].idxmax() for head in DEFAULTS}
 
 
@@ -62,9 +63,9 @@ def table() -> str:
 
 def main(args: Args) -> None:
     task = plain_id(args.env_id)
-    if task not in set(runs("tuning")["task"]):
-        fail("env-id", args.env_id, "benchmark/results/tuning has no runs of it")
-    for head, setting in winners(task).items():
+    if task not in set(runs(args.folder)["task"]):
+        fail("env-id", args.env_id, f"benchmark/results/{args.folder} has no runs of it")
+    for head, setting in winners(task, args.folder).items():
         print(head, *setting.split(","))
 
 
