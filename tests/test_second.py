@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from benchmark.readme import collapse_and_return, second, tuned
+from benchmark.readme import collapse_and_return, other_methods, second, tuned
 from benchmark.readme.forest import forest
 from benchmark.reporting.thresholds import plain_id
 from tests.test_evidence import interval
@@ -217,6 +217,15 @@ def test_intervals_over_tasks():
     said = f"0.75 [{0.75 - margin:.2f}, {0.75 + margin:.2f}] (3)"
     assert collapse_and_return.mean_interval(values) == said
     assert collapse_and_return.mean_interval(values[:2]) == "– (2)"
+
+
+# Question 10
+def test_intervals_over_seeds():
+    values = pd.Series([-1.0, 2.0, 5.0])
+    margin = stats.t.ppf(0.975, 2) * 3 / math.sqrt(3)
+    said = f"2.0 [{2 - margin:.1f}, {2 + margin:.1f}]"
+    assert other_methods.mean_interval(values, 1) == said
+    assert other_methods.mean_interval(pd.Series([0.5, 0.5]), 2) == "0.50"
 
 
 # Headline figures, from the CSV files with csv, numpy and scipy
@@ -995,3 +1004,68 @@ def test_trpo_s_default_runs_repeat_half_of_question_3_s():
         same += [again[seed] == default[seed] for seed in again]
     assert len(same) == 240 and 0.45 < np.mean(same) < 0.55
     assert "about half of their areas are the same" in text
+
+
+@pytest.mark.parametrize(("kind", "column"), [(0, "greedy"), (1, "area")])
+@pytest.mark.parametrize(
+    ("name", "folder", "arm", "seeds"),
+    [
+        ("DQN", "off_policy", "dqn", 10),
+        ("discrete SAC", "off_policy", "sac", 10),
+        ("PPO, frozen ETF", "again_ppo", "etf", 20),
+        ("REINFORCE, matched learned head", "again_reinforce", "matched", 20),
+    ],
+)
+def test_rows_of_the_tables_of_other_methods(name, folder, arm, seeds, kind, column):
+    """The greedy returns' table stands before that of the areas."""
+    (section,) = (
+        part for part in PAGE.read_text().split("\n## ") if part.startswith("Beside other methods")
+    )
+    rows = [line for line in section.splitlines() if line.startswith(f"| {name} | ")]
+    wanted = [str(seeds)]
+    for task, digits in ((CARTPOLE, 0), (ACROBOT, 0), (LAKE, 2), (CLIFF, 2)):
+        runs = [row for row in rows_of(folder) if (row["env_id"], row["arm"]) == (task, arm)]
+        values = np.array([float(row[column]) for row in runs])
+        assert sorted(int(row["seed"]) for row in runs) == [*range(1001, 1001 + seeds)]
+        middle, margin = values.mean(), stats.t.ppf(0.975, seeds - 1) * stats.sem(values)
+        cell = f"{middle:.{digits}f}"
+        if len({*values}) > 1:
+            cell += f" [{middle - margin:.{digits}f}, {middle + margin:.{digits}f}]"
+        wanted.append(cell)
+    assert rows[kind] == f"| {name} | {' | '.join(wanted)} |"
+
+
+def test_sentences_on_other_methods():
+    text = " ".join(PAGE.read_text().split())
+    arms = ("dqn", "sac")
+    curves = pd.read_csv(RESULTS / "off_policy" / "curves.csv.gz").query("env_id == @CARTPOLE")
+    means = curves.groupby(["arm", "step"])["value"].mean()
+    steps = [means[arm].index[means[arm] > 195][0] for arm in arms]
+    assert max(steps) == 32_000 and "both pass 195 within 32k steps" in text
+    greedy = {
+        (arm, task): [
+            float(row["greedy"])
+            for row in rows_of("off_policy")
+            if (row["arm"], row["env_id"]) == (arm, task)
+        ]
+        for arm in arms
+        for task in (CARTPOLE, ACROBOT, LAKE, CLIFF)
+    }
+    ends = {key: np.mean(values) for key, values in greedy.items()}
+    said = f"end greedily at {ends['dqn', CARTPOLE]:.0f} and {ends['sac', CARTPOLE]:.0f}; PPO"
+    assert said in text
+    heads = {
+        name: [mean_of(folder, "greedy", env_id=CARTPOLE, arm=arm) for arm in second.HEADS]
+        for name, folder in second.AGAIN.items()
+    }
+    assert min(min(heads[name]) for name in ("PPO", "TRPO", "REINFORCE")) > 470
+    assert f"A2C between {min(heads['A2C']):.0f} and {max(heads['A2C']):.0f}." in text
+    never = [sum(value == -500 for value in greedy[arm, ACROBOT]) for arm in arms]
+    assert never == [9, 8] and "greedily nine of DQN's ten runs and eight of SAC's never do" in text
+    on_lake = [ends[arm, LAKE] for arm in arms]
+    assert "they end greedily at {:.2f} and {:.2f}, between".format(*on_lake) in text
+    learned, matched = (
+        mean_of("again_ppo", "greedy", env_id=LAKE, arm=arm) for arm in ("linear", "matched")
+    )
+    assert learned < min(on_lake) and max(on_lake) < matched
+    assert {value for arm in arms for value in greedy[arm, CLIFF]} == {-1}

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Question 10 of benchmark/results/README.md: beside other methods. DQN and discrete SAC of Tianshou, which needs
 # `pip install tianshou==2.0.1`, with the hyper-parameters of its examples, on the four small tasks of again.sh, whose runs stand
-# in benchmark/results/again_*. Ten seeds from 1001 on: 80 runs, 11M steps in all, about 80 minutes on two cores.
+# in benchmark/results/again_*. Ten seeds from 1001 on: 80 runs, 11M steps in all, 80 minutes on two cores.
 set -euo pipefail
 . benchmark/paper/publish.sh
 more=("$@")

@@ -98,6 +98,7 @@ MADE_BY = {  # directories of results, and the files of benchmark/paper/ that ma
     "field": "field.sh",
     "field_more": "field.sh",
     "lander": "lander.sh",
+    "off_policy": "off_policy.sh",
     "singles": "singles.sh",
     "singles_more": "singles.sh",
     "together_more": "singles.sh",
