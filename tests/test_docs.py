@@ -154,8 +154,6 @@ def test_commands_are_understood(page, command, copy, monkeypatch):
     said = io.StringIO()
     for part in command.split("&&"):
         words = shlex.split(part, comments=True)
-        if words and re.match(r"[A-Z]+=", words[0]):
-            words = words[1:]  # a variable of the command
         try:
             with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
                 if words:

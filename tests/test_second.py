@@ -664,6 +664,13 @@ def test_tuned_taxi():
     areas = [mean_of("tuned", "area", arm=arm, **taxi) for arm in ("etf", "linear")]
     assert said + " (areas of −{:.1f} and −{:.1f}).".format(*map(abs, areas)) in text
     assert f"it is behind by {tuned_behind.mean():.3f}, for certain." in text
+    ends = {arm: mean_of("field", "final", arm=arm, **taxi) for arm in second.ARMS}
+    assert {round(ends["linear"] - ends[arm]) for arm in ("etf", "random")} == {2}
+    assert "at its end the frozen ones pay more, by 2 an episode" in text
+
+
+def test_norms_on_taxi():
+    """Of the frozen ETF at each learning rate, and of the learned head at the one that won."""
     chosen = defaultdict(list)
     for row in rows_of("tuning"):
         if row["env_id"] == "Taxi-v4":
@@ -672,10 +679,9 @@ def test_tuned_taxi():
         means = {norm: np.mean(chosen[f"etf,{rate},{norm}"]) for norm in ("0.5", "1", "2", "4")}
         assert min(means, key=means.get) == "0.5"
     norms = [np.mean(chosen[f"linear,2.5e-3,{norm}"]) for norm in ("0.01", "0.5", "1", "2")]
-    assert f"less than the {max(norms) - min(norms):.1f} by which the norms" in text
-    ends = {arm: mean_of("field", "final", arm=arm, **taxi) for arm in second.ARMS}
-    assert {round(ends["linear"] - ends[arm]) for arm in ("etf", "random")} == {2}
-    assert "at its end the frozen ones pay more, by 2 an episode" in text
+    assert f"less than the {max(norms) - min(norms):.1f} by which the norms" in " ".join(
+        PAGE.read_text().split()
+    )
 
 
 def test_hours_of_what_was_not_run():
@@ -1039,50 +1045,59 @@ def test_rows_of_the_tables_of_other_methods(name, folder, arm, seeds, kind, col
     assert rows[kind] == f"| {name} | {' | '.join(wanted)} |"
 
 
-def test_sentences_on_other_methods():
+def test_other_methods_on_cartpole():
     text = " ".join(PAGE.read_text().split())
-    arms = ("dqn", "sac")
     curves = pd.read_csv(RESULTS / "off_policy" / "curves.csv.gz").query("env_id == @CARTPOLE")
     means = curves.groupby(["arm", "step"])["value"].mean()
-    steps = [means[arm].index[means[arm] > 200][0] for arm in arms]
+    steps = [means[arm].index[means[arm] > 200][0] for arm in ("dqn", "sac")]
     assert max(steps) == 32_000 and "seeds pass 200 within 32k steps" in text
-    greedy = {
-        (arm, task): [
-            float(row["greedy"])
-            for row in rows_of("off_policy")
-            if (row["arm"], row["env_id"]) == (arm, task)
-        ]
-        for arm in arms
-        for task in (CARTPOLE, ACROBOT, LAKE, CLIFF)
-    }
-    ends = {key: np.mean(values) for key, values in greedy.items()}
-    said = f"end greedily at {ends['dqn', CARTPOLE]:.0f} and {ends['sac', CARTPOLE]:.0f}; PPO"
-    assert said in text
+    ends = [mean_of("off_policy", "greedy", env_id=CARTPOLE, arm=arm) for arm in ("dqn", "sac")]
+    assert "end greedily at {:.0f} and {:.0f}; PPO".format(*ends) in text
     heads = {
         name: [mean_of(folder, "greedy", env_id=CARTPOLE, arm=arm) for arm in second.HEADS]
         for name, folder in second.AGAIN.items()
     }
     assert min(min(heads[name]) for name in ("PPO", "TRPO", "REINFORCE")) > 470
     assert f"A2C between {min(heads['A2C']):.0f} and {max(heads['A2C']):.0f}." in text
-    reach = [sum(value > -500 for value in greedy[arm, ACROBOT]) for arm in arms]
-    assert reach == [1, 2] and "at the end, one of DQN's and two of SAC's do" in text
-    on_acrobot = [row for row in rows_of("off_policy") if row["env_id"] == ACROBOT]
-    explore = [
-        sum(float(row["best"]) > -500 for row in on_acrobot if row["arm"] == arm) for arm in arms
-    ]
-    assert explore == [10, 8] and "and eight of SAC's ten reach the goal while they explore" in text
-    reinforce = [row for row in rows_of("again_reinforce") if row["env_id"] == ACROBOT]
-    never = {
-        sum(float(row["greedy"]) == -500 for row in reinforce if row["arm"] == arm)
-        for arm in second.HEADS
-    }
+
+
+def reach(folder: str, column: str, arm: str) -> int:
+    """How many runs on Acrobot reach the goal, going by this return."""
+    wanted = {"env_id": ACROBOT, "arm": arm}
+    return sum(
+        float(row[column]) > -500 for row in rows_of(folder) if wanted.items() <= row.items()
+    )
+
+
+def test_other_methods_on_acrobot():
+    text = " ".join(PAGE.read_text().split())
+    exploring = [reach("off_policy", "best", arm) for arm in ("dqn", "sac")]
+    said = "and eight of SAC's ten reach the goal while they explore"
+    assert exploring == [10, 8] and said in text
+    greedily = [reach("off_policy", "greedy", arm) for arm in ("dqn", "sac")]
+    assert greedily == [1, 2] and "at the end, one of DQN's and two of SAC's do" in text
+    never = {20 - reach("again_reinforce", "greedy", arm) for arm in second.HEADS}
     assert never == {8, 9} and "Of REINFORCE's 20 runs eight or nine of each head do not" in text
-    for task in (CARTPOLE, ACROBOT):
-        assert ends["dqn", task] < mean_of("off_policy", "final", arm="dqn", env_id=task)
-    on_lake = [ends[arm, LAKE] for arm in arms]
-    assert "DQN and SAC end greedily at {:.2f} and {:.2f}, between".format(*on_lake) in text
+
+
+def test_other_methods_on_frozen_lake_and_the_cliff():
+    text = " ".join(PAGE.read_text().split())
+    ends = [mean_of("off_policy", "greedy", env_id=LAKE, arm=arm) for arm in ("dqn", "sac")]
+    assert "DQN and SAC end greedily at {:.2f} and {:.2f}, between".format(*ends) in text
     learned, matched = (
         mean_of("again_ppo", "greedy", env_id=LAKE, arm=arm) for arm in ("linear", "matched")
     )
-    assert learned < min(on_lake) and max(on_lake) < matched
-    assert {value for arm in arms for value in greedy[arm, CLIFF]} == {-1}
+    assert learned < min(ends) and max(ends) < matched
+    on_cliff = [row for row in rows_of("off_policy") if row["env_id"] == CLIFF]
+    assert len(on_cliff) == 20 and {float(row["greedy"]) for row in on_cliff} == {-1}
+
+
+def test_where_dqn_is_worse_without_its_epsilon():
+    assert "CartPole and Acrobot DQN's are lower than those with" in " ".join(
+        PAGE.read_text().split()
+    )
+    for task in (CARTPOLE, ACROBOT):
+        greedy, final = (
+            mean_of("off_policy", column, env_id=task, arm="dqn") for column in ("greedy", "final")
+        )
+        assert greedy < final

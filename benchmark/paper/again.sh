@@ -10,8 +10,7 @@ again() { # STD STEPS ENVIRONMENT
   run --arms "${arms[@]}" --env-ids "$3" --total-timesteps "$2" --num-seeds 20 --start-seed 1001 \
     --seeds-per-process "$(seeds_per_process $algorithm)" --out "runs/again_$algorithm" "${more[@]}"
 }
-algorithms=${ALGORITHMS:-ppo a2c trpo reinforce}
-known ALGORITHMS "ppo a2c trpo reinforce" "$algorithms"
+algorithms=$(parts ALGORITHMS ppo a2c trpo reinforce)
 for algorithm in $algorithms; do
   on_small_tasks again
   publish "runs/again_$algorithm" "benchmark/results/again_$algorithm" "${more[@]}"

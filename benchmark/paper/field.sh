@@ -21,8 +21,7 @@ if [ "${1-}" = --minatar ]; then
   publish runs/field_minatar benchmark/results/field_minatar "$@"
   exit $code
 fi
-folders=${FOLDERS:-field field_more}
-known FOLDERS "field field_more" "$folders"
+folders=$(parts FOLDERS field field_more)
 for folder in $folders; do
   together=(--num-seeds 20 --seeds-per-process 20 --out "runs/$folder" "$@")
   case $folder in

@@ -10,8 +10,7 @@ longer() { # STD ENVIRONMENT
   run --arms "${arms[@]:0:3}" --env-ids "$2" --total-timesteps 500000 --num-seeds 20 --start-seed 1001 \
     --seeds-per-process "$(seeds_per_process $algorithm)" --out "runs/longer_$algorithm" "${more[@]}"
 }
-algorithms=${ALGORITHMS:-ppo a2c trpo reinforce}
-known ALGORITHMS "ppo a2c trpo reinforce" "$algorithms"
+algorithms=$(parts ALGORITHMS ppo a2c trpo reinforce)
 for algorithm in $algorithms; do
   longer 2.83 CartPole-v1
   longer 2.45 benchmark.envs:envpool/Acrobot-v1

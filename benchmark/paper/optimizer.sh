@@ -14,8 +14,7 @@ optimizer() { # STD STEPS ENVIRONMENT
   run --arms "${arms[@]}" --env-ids "$3" --total-timesteps "$2" --num-seeds 20 --start-seed 1001 \
     --seeds-per-process "$(seeds_per_process $algorithm)" --out "runs/optimizer_$algorithm" "${more[@]}"
 }
-algorithms=${ALGORITHMS:-ppo a2c trpo}
-known ALGORITHMS "ppo a2c trpo" "$algorithms"
+algorithms=$(parts ALGORITHMS ppo a2c trpo)
 for algorithm in $algorithms; do
   case $algorithm in
     ppo) flag=--adam-eps values="1e-5 1e-8" ;;

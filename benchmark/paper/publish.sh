@@ -7,14 +7,15 @@
 # publish RUNS RESULTS ARGUMENTS... also reports. The report becomes the folder's README.md. What is large is compressed, and
 # what can be made again is left out: the report in HTML, which holds all pictures once more, and the single episodes.
 # heads SCRIPT STD sets `arms` to question 3's five, of which the first three are questions 4's and 5's.
-# known VARIABLE NAMES WORDS ends the script with a line if one of WORDS is none of NAMES.
+# parts VARIABLE NAMES... prints the words of the variable, by default NAMES, and fails with a line at one that is none of NAMES.
 # on_small_tasks COMMAND is COMMAND STD STEPS ENVIRONMENT for each task of the small table, where STD makes the learned head's rows,
 # less their mean, as long as the frame's: 2 sqrt(K / (K - 1)) for K actions.
 code=0
-known() {
-  local word
-  for word in $3; do
-    case " $2 " in *" $word "*) ;; *) echo "error: $1 $word: is none of $2" >&2 && exit 2 ;; esac
+parts() {
+  local names="${*:2}" word
+  for word in ${!1:-$names}; do
+    case " $names " in *" $word "*) ;; *) echo "error: $1 $word: is none of $names" >&2 && exit 2 ;; esac
+    echo "$word"
   done
 }
 run() { ${PYTHON:-python} -m benchmark.run "$@" || { code=$? && [ $code = 1 ] || exit $code; }; }

@@ -3,10 +3,14 @@
 # its rows with five tuning seeds from 2001 on, and the setting of the largest mean area gets 20 fresh seeds from 1001 on.
 # For each task 180 and 60 runs, on two cores: Acrobot 20 minutes, LunarLander 36, Taxi 46.
 # TASKS="acrobot lander" makes only these. The tables are of the runs that lie in runs/tuning and runs/tuned, so keep these
-# until all tasks are made. TASKS=breakout makes the task that was left out, MinAtar Breakout, 1M steps, one seed a process, in
-# folders of its own: 11 hours.
+# until all tasks are made. With --minatar first, on MinAtar Breakout, 1M steps, one seed a process: 11 hours.
 set -euo pipefail
 . benchmark/paper/publish.sh
+suffix="" # of the folders
+if [ "${1-}" = --minatar ]; then
+  shift
+  suffix=_minatar
+fi
 more=("$@")
 arm() { # NAME HEAD RATE NORM
   case $2 in
@@ -24,31 +28,35 @@ grid() {
     done
   done
 }
-winners() { # ENVIRONMENT, and how its folders' names end
+winners() { # ENVIRONMENT
   local head rate norm
-  ${PYTHON:-python} -m benchmark.readme.tuned --env-id "$1" --folder "tuning$2" | while read -r head rate norm; do
+  ${PYTHON:-python} -m benchmark.readme.tuned --env-id "$1" --folder "tuning$suffix" | while read -r head rate norm; do
     arm "$head" "$head" "$rate" "$norm"
   done
 }
-tuned() { # STEPS ENVIRONMENT, how many of the tuning seeds and of the fresh ones share a process, and how its folders' names end
+tuned() { # STEPS ENVIRONMENT, and how many of the tuning seeds and of the fresh ones share a process
   local settings=(--env-ids "$2" --total-timesteps "$1") arms chosen
+  local tuning=(--start-seed 2001 --num-seeds 5 --seeds-per-process "$3" --out "runs/tuning$suffix")
+  local fresh=(--start-seed 1001 --num-seeds 20 --seeds-per-process "$4" --out "runs/tuned$suffix")
   mapfile -t arms < <(grid)
-  run --arms "${arms[@]}" "${settings[@]}" --start-seed 2001 --num-seeds 5 --seeds-per-process "$3" --out "runs/tuning${5-}" "${more[@]}"
+  run --arms "${arms[@]}" "${settings[@]}" "${tuning[@]}" "${more[@]}"
   is_dry "${more[@]}" && return # the winners are known when these have run
-  tables "runs/tuning${5-}" "benchmark/results/tuning${5-}"
-  chosen=$(winners "$2" "${5-}") # by itself, so that an error ends the script
+  tables "runs/tuning$suffix" "benchmark/results/tuning$suffix"
+  chosen=$(winners "$2") # by itself, so that an error ends the script
   mapfile -t arms <<< "$chosen"
-  run --arms "${arms[@]}" "${settings[@]}" --start-seed 1001 --num-seeds 20 --seeds-per-process "$4" --out "runs/tuned${5-}" "${more[@]}"
-  publish "runs/tuned${5-}" "benchmark/results/tuned${5-}"
+  run --arms "${arms[@]}" "${settings[@]}" "${fresh[@]}" "${more[@]}"
+  publish "runs/tuned$suffix" "benchmark/results/tuned$suffix"
 }
-tasks=${TASKS:-acrobot lander taxi}
-known TASKS "acrobot lander taxi breakout" "$tasks"
+if [ -n "$suffix" ]; then
+  tuned 1000000 benchmark.envs:MinAtar/Breakout-v1 1 1 # images, which train one seed a process
+  exit $code
+fi
+tasks=$(parts TASKS acrobot lander taxi)
 for task in $tasks; do
   case $task in
     acrobot) tuned 200000 benchmark.envs:envpool/Acrobot-v1 5 20 ;;
     lander) tuned 300000 benchmark.envs:envpool/LunarLander-v3 5 20 ;;
     taxi) tuned 200000 Taxi-v4 5 20 ;;
-    breakout) tuned 1000000 benchmark.envs:MinAtar/Breakout-v1 1 1 _minatar ;; # images, which train one seed a process
   esac
 done
 exit $code

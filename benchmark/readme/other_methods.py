@@ -7,7 +7,7 @@ no verdicts, as nothing was tuned for these tasks.
 import pandas as pd
 from scipy import stats
 
-from benchmark.readme.second import AGAIN, HEADS, NAMES, runs
+from benchmark.readme.second import AGAIN, AREA, GREEDY, HEADS, MEASURES, NAMES, runs
 from benchmark.readme.tables import markdown
 
 METHODS = {"dqn": "DQN", "sac": "discrete SAC"}
@@ -17,7 +17,7 @@ DIGITS = {  # of returns, by task
     "FrozenLake-v1": 2,
     "IdealCliffWalking-v0": 2,
 }
-TITLES = {"area": "sampled area", "greedy": "greedy return"}
+TITLES = {"area": MEASURES[AREA], "greedy": MEASURES[GREEDY]}
 
 
 def mean_interval(values: pd.Series, digits: int) -> str:
